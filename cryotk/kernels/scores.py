@@ -1,0 +1,233 @@
+"""Scores of images against slices, and the sums the maximisation needs, over ragged lists of samples.
+
+With ``Y`` the weighted image, ``V`` a slice and ``E_t = exp(-2 pi i k.t)`` the phase ramp of a shift, the log weight of
+a sample is ``Re sum conj(Y E_t) V - 1/2 sum W |V|^2 + log prior``. For one image and slice the product
+``conj(Y) V`` is formed once, and every shift is one dot product of 2 P numbers with a row of a table that all images
+share. Complex arrays are stored split, ``(..., 2, P)`` float32, real part first.
+
+Numerical work is float32; sums over images are float64.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+_jit = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
+
+
+@_jit
+def shifted_rows(images, ramps, out_real, out_imag):
+    """Write every image under every shift: the rows of the coarse pass's matrix products.
+
+    Parameters
+    ----------
+    images : (B, 2, P) float32
+    ramps : (T, 2, P) float32
+        Real and imaginary part of ``exp(-2 pi i k.t)``.
+    out_real, out_imag : (B, T, P) float32, OUT
+    """
+    n_images, _, n_pixels = images.shape
+    for i in range(n_images):
+        for t in range(ramps.shape[0]):
+            for p in range(n_pixels):
+                a, b = images[i, 0, p], images[i, 1, p]
+                c, d = ramps[t, 0, p], ramps[t, 1, p]
+                out_real[i, t, p] = a * c - b * d
+                out_imag[i, t, p] = a * d + b * c
+
+
+@_jit
+def ragged_scores(images, self_weights, slices, ramps, parent_start, parent_slot, parent_prior, parent_class,
+                  offset_start, offsets, n_over, log_prior_offset, out):
+    """Log weights of the fine samples of a block of images.
+
+    Parameters
+    ----------
+    images, self_weights : (B, 2, P), (B, P) float32
+        Y and W.
+    slices : (n_slots, C, 2, P) float32
+        The C children of each parent orientation.
+    ramps : (T * Q, 2, P) float32
+        ``exp(-2 pi i k.t)`` of the Q = n_over children of each coarse offset.
+    parent_start : (B + 1,) int64 ; parent_slot : (n,) int64 ; parent_prior : (n,) float32 ; parent_class : (n,) int32
+    offset_start : (n + 1,) int64 ; offsets : (m,) int32
+    n_over : int
+        Q.
+    log_prior_offset : (B, Kt, T) float32
+    out : (m * C * Q,) float32, OUT
+        In the order (image, parent, child, offset, child offset).
+    """
+    n_images, _, n_pixels = images.shape
+    n_children = slices.shape[1]
+    per_class = log_prior_offset.shape[1] > 1
+    product = np.empty((2, n_pixels), np.float32)
+    zero = np.float32(0.0)
+    half = np.float32(0.5)
+    for i in range(n_images):
+        yr = images[i, 0]
+        yi = images[i, 1]
+        w = self_weights[i]
+        for a in range(parent_start[i], parent_start[i + 1]):
+            first, last = offset_start[a], offset_start[a + 1]
+            position = first * n_children * n_over
+            k = parent_class[a] if per_class else 0
+            for c in range(n_children):
+                vr = slices[parent_slot[a], c, 0]
+                vi = slices[parent_slot[a], c, 1]
+                self_term = zero
+                for p in range(n_pixels):
+                    product[0, p] = yr[p] * vr[p] + yi[p] * vi[p]
+                    product[1, p] = yr[p] * vi[p] - yi[p] * vr[p]
+                    self_term += w[p] * (vr[p] * vr[p] + vi[p] * vi[p])
+                base = parent_prior[a] - half * self_term
+                pr = product[0]
+                pi = product[1]
+                for j in range(first, last):
+                    t = offsets[j]
+                    prior = base + log_prior_offset[i, k, t]
+                    for q in range(n_over):
+                        er = ramps[t * n_over + q, 0]
+                        ei = ramps[t * n_over + q, 1]
+                        s = zero
+                        for p in range(n_pixels):
+                            # Re(conj(Y) V conj(E)), E stored
+                            s += pr[p] * er[p] + pi[p] * ei[p]
+                        out[position] = s + prior
+                        position += 1
+
+
+@_jit
+def accumulate(masked, unmasked, ctf_image, ctf_weight, model_ctf, slices, ramps, parent_start, parent_slot, parent_class,
+               parent_direction, offset_start, offsets, n_over, weights, shells, signal_shell, offset_xy, old_offset,
+               prior_offset, rows, row_weights, noise, per_image, class_sum, class_offset, direction_sum):
+    """Add what the posterior of a block of images contributes to the maximisation.
+
+    Parameters
+    ----------
+    masked, unmasked : (B, 2, P) float32
+        Image transforms: the masked one for noise, norm and scale, the unmasked one for the reconstruction.
+    ctf_image : (B, P) float32
+        What multiplies the unmasked image in the data term (``C s / sigma2``).
+    ctf_weight : (B, P) float32
+        What is added to the weight term (``C^2 s^2 / sigma2``).
+    model_ctf : (B, P) float32
+        What multiplies a slice to predict the image, without the scale: C (C^2 for premultiplied data); column 0 of
+        ``per_image`` holds the scale on entry.
+    slices, ramps, parent_*, offset*, n_over : see :func:`ragged_scores`
+    weights : (m * C * Q,) float32
+        Normalised weights, 0 where not significant.
+    shells : (P,) int32
+        Shell of each pixel.
+    signal_shell : (K, S) float32
+        1 where a shell enters the scale sums.
+    offset_xy : (T * Q, 2) float64
+        Offsets in Å of all fine shifts.
+    old_offset, prior_offset : (B, 2), (K, 2) float64
+        Rounded old offset of each image and prior of each class in Å.
+    rows, row_weights : (n_slots, C, 2, P), (n_slots, C, P) float32, IN and OUT
+        Data and weight of each fine orientation.
+    noise : (B, S) float64, OUT
+        Per shell ``sum w |s C V - X|^2`` of each image.
+    per_image : (B, 5) float64, IN and OUT
+        IN: scale in column 0. OUT: columns 1: sum of weights, 2: offset sum of squares, 3: scale cross, 4: scale self.
+    class_sum : (K,) float64, class_offset : (K, 2) float64, direction_sum : (K, n_directions) float64, IN and OUT
+    """
+    n_images, _, n_pixels = masked.shape
+    n_children = slices.shape[1]
+    n_shells = noise.shape[1]
+    ramp_sum = np.empty((2, n_pixels), np.float32)
+    mean_slice = np.zeros((2, n_pixels), np.float32)
+    mean_power = np.zeros(n_pixels, np.float32)
+    for i in range(n_images):
+        scale = np.float32(per_image[i, 0])
+        total = 0.0
+        squares = 0.0
+        xa = 0.0
+        aa = 0.0
+        a = parent_start[i]
+        while a < parent_start[i + 1]:
+            k = parent_class[a]
+            mean_slice[:] = 0.0
+            mean_power[:] = 0.0
+            class_total = 0.0
+            while a < parent_start[i + 1] and parent_class[a] == k:
+                first, last = offset_start[a], offset_start[a + 1]
+                position = first * n_children * n_over
+                slot = parent_slot[a]
+                parent_total = 0.0
+                for c in range(n_children):
+                    sum_w = np.float32(0.0)
+                    for j in range(first, last):
+                        for q in range(n_over):
+                            w = weights[position]
+                            position += 1
+                            if w > 0.0:
+                                shift = offsets[j] * n_over + q
+                                er = ramps[shift, 0]
+                                ei = ramps[shift, 1]
+                                if sum_w == 0.0:
+                                    for p in range(n_pixels):
+                                        ramp_sum[0, p] = w * er[p]
+                                        ramp_sum[1, p] = w * ei[p]
+                                else:
+                                    for p in range(n_pixels):
+                                        ramp_sum[0, p] += w * er[p]
+                                        ramp_sum[1, p] += w * ei[p]
+                                sum_w += w
+                                x = old_offset[i, 0] + offset_xy[shift, 0]
+                                y = old_offset[i, 1] + offset_xy[shift, 1]
+                                class_offset[k, 0] += w * x
+                                class_offset[k, 1] += w * y
+                                dx = x - prior_offset[k, 0]
+                                dy = y - prior_offset[k, 1]
+                                squares += w * (dx * dx + dy * dy)
+                    if sum_w > 0.0:
+                        parent_total += sum_w
+                        vr = slices[slot, c, 0]
+                        vi = slices[slot, c, 1]
+                        fr = rows[slot, c, 0]
+                        fi = rows[slot, c, 1]
+                        fw = row_weights[slot, c]
+                        sr = ramp_sum[0]
+                        si = ramp_sum[1]
+                        ur = unmasked[i, 0]
+                        ui = unmasked[i, 1]
+                        ci = ctf_image[i]
+                        cw = ctf_weight[i]
+                        mr = mean_slice[0]
+                        mi = mean_slice[1]
+                        for p in range(n_pixels):
+                            b = ci[p]
+                            fr[p] += b * (ur[p] * sr[p] - ui[p] * si[p])
+                            fi[p] += b * (ur[p] * si[p] + ui[p] * sr[p])
+                            fw[p] += sum_w * cw[p]
+                            mr[p] += vr[p] * sr[p] + vi[p] * si[p]
+                            mi[p] += vi[p] * sr[p] - vr[p] * si[p]
+                            mean_power[p] += sum_w * (vr[p] * vr[p] + vi[p] * vi[p])
+                class_total += parent_total
+                direction_sum[k, parent_direction[a]] += parent_total
+                a += 1
+            if class_total > 0.0:
+                class_sum[k] += class_total
+                total += class_total
+                for p in range(n_pixels):
+                    c0 = model_ctf[i, p]
+                    xr = masked[i, 0, p]
+                    xi = masked[i, 1, p]
+                    cross = c0 * (xr * mean_slice[0, p] + xi * mean_slice[1, p])
+                    power = c0 * c0 * mean_power[p]
+                    shell = shells[p]
+                    noise[i, shell] += scale * scale * power - 2.0 * scale * cross
+                    if signal_shell[k, shell] > 0.0:
+                        xa += cross
+                        aa += power
+        for p in range(n_pixels):
+            noise[i, shells[p]] += total * (masked[i, 0, p] * masked[i, 0, p] + masked[i, 1, p] * masked[i, 1, p])
+        for s in range(n_shells):
+            if noise[i, s] < 0.0:
+                noise[i, s] = 0.0
+        per_image[i, 1] = total
+        per_image[i, 2] = squares
+        per_image[i, 3] = xa
+        per_image[i, 4] = aa
