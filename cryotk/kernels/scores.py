@@ -98,22 +98,21 @@ def ragged_scores(images, self_weights, slices, ramps, parent_start, parent_slot
 
 
 @_jit
-def accumulate(masked, unmasked, ctf_image, ctf_weight, model_ctf, slices, ramps, parent_start, parent_slot, parent_class,
+def accumulate(data, data_weight, masked, model_ctf, image_start, slices, ramps, parent_start, parent_slot, parent_class,
                parent_direction, offset_start, offsets, n_over, weights, shells, signal_shell, offset_xy, old_offset,
-               prior_offset, rows, row_weights, noise, per_image, class_sum, class_offset, direction_sum):
+               prior_offset, rows, row_weights, noise, per_image, per_particle, class_sum, class_offset, direction_sum):
     """Add what the posterior of a block of images contributes to the maximisation.
 
     Parameters
     ----------
-    masked, unmasked : (B, 2, P) float32
-        Image transforms: the masked one for noise, norm and scale, the unmasked one for the reconstruction.
-    ctf_image : (B, P) float32
-        What multiplies the unmasked image in the data term (``C s / sigma2``).
-    ctf_weight : (B, P) float32
-        What is added to the weight term (``C^2 s^2 / sigma2``).
-    model_ctf : (B, P) float32
-        What multiplies a slice to predict the image, without the scale: C (C^2 for premultiplied data); column 0 of
-        ``per_image`` holds the scale on entry.
+    data, data_weight : (B, 2, P), (B, P) float32
+        Of each particle, summed over its images: ``C s X / sigma2`` of the unmasked image and ``C^2 s^2 / sigma2``.
+    masked : (I, 2, P) float32
+        Masked image transforms, for noise, norm and scale.
+    model_ctf : (I, P) float32
+        What multiplies a slice to predict the image, without the scale: C (C^2 for premultiplied data).
+    image_start : (B + 1,) int64
+        Images of each particle.
     slices, ramps, parent_*, offset*, n_over : see :func:`ragged_scores`
     weights : (m * C * Q,) float32
         Normalised weights, 0 where not significant.
@@ -127,24 +126,22 @@ def accumulate(masked, unmasked, ctf_image, ctf_weight, model_ctf, slices, ramps
         Rounded old offset of each image and prior of each class in Å.
     rows, row_weights : (n_slots, C, 2, P), (n_slots, C, P) float32, IN and OUT
         Data and weight of each fine orientation.
-    noise : (B, S) float64, OUT
+    noise : (I, S) float64, OUT
         Per shell ``sum w |s C V - X|^2`` of each image.
-    per_image : (B, 5) float64, IN and OUT
-        IN: scale in column 0. OUT: columns 1: sum of weights, 2: offset sum of squares, 3: scale cross, 4: scale self.
+    per_image : (I, 3) float64, IN and OUT
+        IN: scale in column 0. OUT: 1: ``sum w Re conj(X) C V``, 2: ``sum w |C V|^2`` over the signal shells.
+    per_particle : (B, 2) float64, OUT
+        Sum of weights, sum of squared offsets from the prior (Å^2).
     class_sum : (K,) float64, class_offset : (K, 2) float64, direction_sum : (K, n_directions) float64, IN and OUT
     """
-    n_images, _, n_pixels = masked.shape
+    n_particles, _, n_pixels = data.shape
     n_children = slices.shape[1]
-    n_shells = noise.shape[1]
     ramp_sum = np.empty((2, n_pixels), np.float32)
     mean_slice = np.zeros((2, n_pixels), np.float32)
     mean_power = np.zeros(n_pixels, np.float32)
-    for i in range(n_images):
-        scale = np.float32(per_image[i, 0])
+    for i in range(n_particles):
         total = 0.0
         squares = 0.0
-        xa = 0.0
-        aa = 0.0
         a = parent_start[i]
         while a < parent_start[i + 1]:
             k = parent_class[a]
@@ -191,16 +188,14 @@ def accumulate(masked, unmasked, ctf_image, ctf_weight, model_ctf, slices, ramps
                         fw = row_weights[slot, c]
                         sr = ramp_sum[0]
                         si = ramp_sum[1]
-                        ur = unmasked[i, 0]
-                        ui = unmasked[i, 1]
-                        ci = ctf_image[i]
-                        cw = ctf_weight[i]
+                        ur = data[i, 0]
+                        ui = data[i, 1]
+                        cw = data_weight[i]
                         mr = mean_slice[0]
                         mi = mean_slice[1]
                         for p in range(n_pixels):
-                            b = ci[p]
-                            fr[p] += b * (ur[p] * sr[p] - ui[p] * si[p])
-                            fi[p] += b * (ur[p] * si[p] + ui[p] * sr[p])
+                            fr[p] += ur[p] * sr[p] - ui[p] * si[p]
+                            fi[p] += ur[p] * si[p] + ui[p] * sr[p]
                             fw[p] += sum_w * cw[p]
                             mr[p] += vr[p] * sr[p] + vi[p] * si[p]
                             mi[p] += vi[p] * sr[p] - vr[p] * si[p]
@@ -211,23 +206,21 @@ def accumulate(masked, unmasked, ctf_image, ctf_weight, model_ctf, slices, ramps
             if class_total > 0.0:
                 class_sum[k] += class_total
                 total += class_total
-                for p in range(n_pixels):
-                    c0 = model_ctf[i, p]
-                    xr = masked[i, 0, p]
-                    xi = masked[i, 1, p]
-                    cross = c0 * (xr * mean_slice[0, p] + xi * mean_slice[1, p])
-                    power = c0 * c0 * mean_power[p]
-                    shell = shells[p]
-                    noise[i, shell] += scale * scale * power - 2.0 * scale * cross
-                    if signal_shell[k, shell] > 0.0:
-                        xa += cross
-                        aa += power
-        for p in range(n_pixels):
-            noise[i, shells[p]] += total * (masked[i, 0, p] * masked[i, 0, p] + masked[i, 1, p] * masked[i, 1, p])
-        for s in range(n_shells):
-            if noise[i, s] < 0.0:
-                noise[i, s] = 0.0
-        per_image[i, 1] = total
-        per_image[i, 2] = squares
-        per_image[i, 3] = xa
-        per_image[i, 4] = aa
+                for m in range(image_start[i], image_start[i + 1]):
+                    scale = np.float32(per_image[m, 0])
+                    for p in range(n_pixels):
+                        c0 = model_ctf[m, p]
+                        cross = c0 * (masked[m, 0, p] * mean_slice[0, p] + masked[m, 1, p] * mean_slice[1, p])
+                        power = c0 * c0 * mean_power[p]
+                        shell = shells[p]
+                        noise[m, shell] += scale * scale * power - 2.0 * scale * cross
+                        if signal_shell[k, shell] > 0.0:
+                            per_image[m, 1] += cross
+                            per_image[m, 2] += power
+        for m in range(image_start[i], image_start[i + 1]):
+            for p in range(n_pixels):
+                noise[m, shells[p]] += total * (masked[m, 0, p] * masked[m, 0, p] + masked[m, 1, p] * masked[m, 1, p])
+            for s in range(noise.shape[1]):
+                noise[m, s] = max(noise[m, s], 0.0)
+        per_particle[i, 0] = total
+        per_particle[i, 1] = squares
