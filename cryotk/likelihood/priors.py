@@ -1,0 +1,149 @@
+"""Log priors of orientation and offset, in the right form and in RELION's.
+
+Where RELION 5.0.1 departs from its own equations the difference is named in ``docs/relion_differences.md``; the
+argument ``compat="relion"`` reproduces it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cryotk.geometry import euler_to_matrix, matrix_to_euler
+
+__all__ = ["local_orientations", "log_prior_offsets", "log_prior_orientations"]
+
+
+def log_prior_orientations(distribution: np.ndarray, n_psi: int) -> np.ndarray:
+    """Log prior of every (class, direction, psi), relative to the mean over all.
+
+    Parameters
+    ----------
+    distribution : (K, D) float
+        Probability of each class and direction; sums to 1.
+    n_psi : int
+
+    Returns
+    -------
+    (K * D * n_psi,) float32
+    """
+    with np.errstate(divide="ignore"):
+        log = np.log(distribution / distribution.mean())
+    return np.repeat(log.reshape(-1), n_psi).astype(np.float32)
+
+
+def log_prior_offsets(
+    old_offset_px: np.ndarray,
+    offsets: np.ndarray,
+    prior: np.ndarray,
+    sigma: float,
+    pixel_size: float,
+    is_3d: bool,
+    compat: str | None,
+) -> np.ndarray:
+    """Log prior of the offsets of a block, up to the factor that all offsets share.
+
+    Parameters
+    ----------
+    old_offset_px : (B, 2) float
+        Rounded old offset in pixels, already applied to the image.
+    offsets : (T, 2) float
+        Coarse, unperturbed offsets in Å.
+    prior : (B, 1, 2) or (1, K, 2) float
+        Centre of the prior in Å, per particle or per class.
+    sigma : float
+        Width in Å.
+    pixel_size : float
+        Å.
+    is_3d : bool
+        Whether references are volumes.
+    compat : {None, "relion"}
+        RELION mixes pixels and Å: ``-(a^2 / 2 sigma^2) |o_px + t_A - p|^2``, p in Å in 2D and in pixels in 3D.
+
+    Returns
+    -------
+    (B, Kt, T) float32
+    """
+    if sigma * sigma < 1e-4:
+        return np.zeros((len(old_offset_px), max(prior.shape[1], 1), len(offsets)), np.float32)
+    if compat == "relion":
+        centre = prior / pixel_size if is_3d else prior
+        delta = old_offset_px[:, None, None, :] + offsets[None, None] - centre[:, :, None, :]
+        squared = pixel_size**2 * (delta**2).sum(-1)
+    else:
+        delta = pixel_size * old_offset_px[:, None, None, :] + offsets[None, None] - prior[:, :, None, :]
+        squared = (delta**2).sum(-1)
+    return (-squared / (2 * sigma**2)).astype(np.float32)
+
+
+def mean_offset_prior(log_prior: np.ndarray) -> np.ndarray:
+    """(B,) log of the mean of the prior over (class, offset): the constant RELION's likelihood is relative to."""
+    b = len(log_prior)
+    return np.log(np.exp(log_prior.astype(np.float64)).reshape(b, -1).mean(1))
+
+
+def local_orientations(
+    poses: np.ndarray,
+    directions: np.ndarray,
+    psi: np.ndarray,
+    sigmas: tuple[float, float, float],
+    operators: np.ndarray,
+    compat: str | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Orientations near each particle's pose and their log prior.
+
+    Parameters
+    ----------
+    poses : (B, 3) float
+        rot, tilt, psi in degrees around which to search.
+    directions : (D, 2) float
+        rot, tilt of the grid, unperturbed.
+    psi : (n_psi,) float
+        In-plane angles of the grid, unperturbed.
+    sigmas : (float, float, float)
+        Widths for rot, tilt, psi in degrees; 3 sigma are kept.
+    operators : (n, 3, 3) float
+        Point group. A direction is compared with the nearest mate of the pose.
+    compat : {None, "relion"}
+        RELION compares psi with the particle's own psi whatever the mate; ours with the psi of that mate, so that
+        poses outside the asymmetric unit are not lost.
+
+    Returns
+    -------
+    start, orientation, log_prior : (B + 1,) int64, (n,) int32, (n,) float32
+        CSR list of orientation indices (direction * n_psi + psi).
+    """
+    sigma_direction = max(sigmas[0], sigmas[1])
+    axes = euler_to_matrix(directions[:, 0], directions[:, 1], np.zeros(len(directions)))[:, 2]
+    poses_all = euler_to_matrix(poses[:, 0], poses[:, 1], poses[:, 2])[:, None] @ operators[None]
+    mates = poses_all[:, :, 2]
+    n_psi = len(psi)
+    starts = [0]
+    out_o: list[np.ndarray] = []
+    out_p: list[np.ndarray] = []
+    mate_psi = None if compat == "relion" else matrix_to_euler(poses_all)[..., 2]
+    for i in range(len(poses)):
+        cosine = axes @ mates[i].T
+        best = cosine.argmax(1)
+        angle = np.degrees(np.arccos(np.clip(cosine.max(1), -1, 1)))
+        near = np.nonzero(angle < 3 * sigma_direction)[0]
+        if len(near) == 0:
+            near = np.array([int(angle.argmin())])
+            weight = np.ones(1)
+        else:
+            weight = np.exp(-0.5 * (angle[near] / sigma_direction) ** 2)
+        weight = weight / weight.sum()
+        for d, w in zip(near, weight, strict=True):
+            centre = poses[i, 2] if mate_psi is None else mate_psi[i, best[d]]
+            delta = np.abs((psi - centre + 180.0) % 360.0 - 180.0)
+            inside = np.nonzero(delta < 3 * sigmas[2])[0]
+            if len(inside) == 0:
+                inside = np.array([int(delta.argmin())])
+                pw = np.ones(1)
+            else:
+                pw = np.exp(-0.5 * (delta[inside] / sigmas[2]) ** 2)
+            out_o.append(d * n_psi + inside)
+            out_p.append(w * pw / pw.sum())
+        starts.append(starts[-1] + sum(len(o) for o in out_o[len(out_o) - len(near) :]))
+    with np.errstate(divide="ignore"):
+        prior = np.log(np.concatenate(out_p)).astype(np.float32)
+    return np.array(starts, np.int64), np.concatenate(out_o).astype(np.int32), prior
