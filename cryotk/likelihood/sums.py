@@ -1,0 +1,73 @@
+"""What the expectation step hands to the maximisation: sums that add."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from cryotk.projection import Accumulator
+
+__all__ = ["Sums"]
+
+
+@dataclass
+class Sums:
+    """Posterior-weighted sums over particles. ``a + b`` is the sum over both sets of particles."""
+
+    accumulators: list[Accumulator]
+    """One per class: data and weight in the padded transform."""
+    noise: np.ndarray
+    """(G, S) summed squared residuals per model shell."""
+    noise_weight: np.ndarray
+    """(G,) summed weights."""
+    ctf_power: np.ndarray
+    """(S,) summed CTF^2 of premultiplied data per shell (0 otherwise)."""
+    norm: float
+    """Sum of the particles' normalisation factors."""
+    scale_cross: np.ndarray
+    """(M,) per scale group."""
+    scale_self: np.ndarray
+    class_weight: np.ndarray
+    """(K,)"""
+    direction_weight: np.ndarray
+    """(K, D)"""
+    class_offset: np.ndarray
+    """(K, 2) Å."""
+    offset_squared: float
+    """Å^2."""
+    weight: float
+    """Sum of all significant weights: slightly less than the number of particles."""
+    log_likelihood: float
+    p_max: float
+    n_particles: int
+
+    @classmethod
+    def empty(cls, n_classes: int, n_groups: int, n_shells: int, n_scales: int, n_directions: int,
+              make_accumulator: Any) -> Sums:
+        """Sums over no particles."""
+        return cls(
+            [make_accumulator() for _ in range(n_classes)],
+            np.zeros((n_groups, n_shells)),
+            np.zeros(n_groups),
+            np.zeros(n_shells),
+            0.0,
+            np.zeros(n_scales),
+            np.zeros(n_scales),
+            np.zeros(n_classes),
+            np.zeros((n_classes, n_directions)),
+            np.zeros((n_classes, 2)),
+            0.0,
+            0.0,
+            0.0,
+            0.0,
+            0,
+        )
+
+    def __add__(self, other: Sums) -> Sums:
+        values = []
+        for f in fields(self):
+            a, b = getattr(self, f.name), getattr(other, f.name)
+            values.append([x + y for x, y in zip(a, b, strict=True)] if f.name == "accumulators" else a + b)
+        return Sums(*values)
