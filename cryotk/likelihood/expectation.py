@@ -1,0 +1,550 @@
+"""The expectation step for blocks of particles: coarse scores, significant samples, fine scores, posterior, sums.
+
+Everything that is the same for all particles of an iteration (slices, phase ramps, priors) is made once, in
+:class:`ExpectationStep`; :meth:`ExpectationStep.block` then does one block of particles of one optics group. It knows
+no files, threads or schedules.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from cryotk.data.refinement import RefinementModel
+from cryotk.geometry import symmetry_operators
+from cryotk.kernels.scores import accumulate, ragged_scores, shifted_rows
+from cryotk.kernels.selection import posterior_weights, select_dense, select_ragged
+from cryotk.likelihood.posterior import BlockPosterior, BlockResult
+from cryotk.likelihood.prepare import Block, ImagePreparation
+from cryotk.likelihood.priors import (
+    local_orientations,
+    log_prior_offsets,
+    log_prior_orientations,
+    mean_offset_prior,
+)
+from cryotk.likelihood.references import CoarseSlices, SliceMaker, group_transform
+from cryotk.likelihood.sampling import Sampling
+from cryotk.likelihood.sums import Sums
+from cryotk.projection import Accumulator, FourierReference
+
+__all__ = ["ExpectationOptions", "ExpectationStep"]
+
+COARSE_BYTES = 48_000_000
+"""Scores of the coarse pass held at once."""
+SLICE_BYTES = 192_000_000
+"""Fine slices held at once by one lane, or by all when they are made once."""
+
+
+@dataclass(frozen=True)
+class ExpectationOptions:
+    """How the likelihood is evaluated (not what is sampled)."""
+
+    adaptive_fraction: float = 0.999
+    max_significant: int = 0
+    align: bool = True
+    do_scale: bool = True
+    do_norm: bool = True
+    compat: str | None = None
+    window: dict[int, int] = field(default_factory=dict)
+    """Image window of each optics group (position)."""
+    coarse_window: dict[int, int] = field(default_factory=dict)
+    signal_limit: float = 3.0
+    """Shells with data_vs_prior above this enter the scale sums."""
+
+
+@dataclass
+class GroupTables:
+    """Tables of one optics group."""
+
+    prepare: ImagePreparation
+    maker: SliceMaker
+    coarse_pixels: np.ndarray
+    coarse: CoarseSlices | None
+    fine: np.ndarray | None
+    coarse_ramps: np.ndarray
+    fine_ramps: np.ndarray
+    model_shell: np.ndarray
+
+
+class ExpectationStep:
+    """All that blocks of one iteration share.
+
+    Parameters
+    ----------
+    model : RefinementModel
+        The model the images are compared with; ``current_size`` is the size of this iteration.
+    sampling : Sampling
+    references : list of FourierReference
+        Of ``model.references`` at the current size.
+    preparations : list of ImagePreparation
+        One per optics group.
+    options : ExpectationOptions
+    """
+
+    def __init__(
+        self,
+        model: RefinementModel,
+        sampling: Sampling,
+        references: list[FourierReference],
+        preparations: list[ImagePreparation],
+        options: ExpectationOptions,
+    ) -> None:
+        self.model, self.sampling, self.references, self.options = model, sampling, references, options
+        self.n_classes = len(references)
+        self.is_3d = model.is_3d
+        self.operators = symmetry_operators(sampling.settings.symmetry) if self.is_3d else np.eye(3)[None]
+        self.local = options.align and model.orientational_prior_mode > 0 and model.sigma_psi > 0 and self.is_3d
+        self.active = np.asarray(model.class_distribution) > 0
+        n_shells = model.box_size // 2 + 1
+        self.n_shells = n_shells
+        self.signal_shell = (np.asarray(model.data_vs_prior)[:, :n_shells] > options.signal_limit).astype(np.float32)
+        if options.align and not self.local:
+            distribution = model.direction_distribution
+            if distribution is None:
+                distribution = np.asarray(model.class_distribution, float)[:, None]
+            self.log_prior_orientation = log_prior_orientations(np.asarray(distribution, float), sampling.n_psi)
+        n_dirs = sampling.n_directions if options.align else 1
+        self.n_directions = n_dirs
+        self.seconds: dict[str, float] = {}
+        self.tables = [self._make_tables(p) for p in preparations]
+
+    def _make_tables(self, prepare: ImagePreparation) -> GroupTables:
+        s, m = self.sampling, self.model
+        lattice = prepare.lattice
+        maker = SliceMaker(self.references, lattice, group_transform(prepare.optics, m.box_size, m.pixel_size))
+        pixels = lattice.subset(self.options.coarse_window[prepare.group_index])
+        a = prepare.optics.pixel_size
+        coarse = fine = None
+        if self.options.align:
+            if not self.local:
+                coarse = CoarseSlices(maker, s, pixels)
+            n_fine = self.n_classes * s.n_orientations * s.n_children
+            if not self.local and n_fine * 2 * len(lattice) * 4 <= SLICE_BYTES:
+                o = np.arange(s.n_orientations)
+                matrices = s.child_matrices(o).reshape(-1, 3, 3)
+                k = np.repeat(np.arange(self.n_classes), len(matrices))
+                fine = maker.slices(k, np.tile(matrices, (self.n_classes, 1, 1)))
+                fine = fine.reshape(-1, s.n_children, 2, len(lattice))
+            coarse_ramps = np.ascontiguousarray(lattice.ramps(s.coarse_offsets / a)[:, :, pixels])
+            fine_ramps = lattice.ramps(s.fine_offsets / a)
+        else:
+            coarse_ramps = fine_ramps = lattice.ramps(np.zeros((1, 2)))
+        rho = (prepare.optics.box_size * a) / (m.box_size * m.pixel_size)
+        n_image = prepare.optics.box_size // 2 + 1
+        shell = np.floor(np.arange(n_image) / rho + 0.5).astype(int)
+        return GroupTables(prepare, maker, pixels, coarse, fine, coarse_ramps, fine_ramps, shell)
+
+    def empty_sums(self, n_scales: int) -> Sums:
+        """Sums over no particles, of the shapes of this iteration."""
+        m = self.model
+
+        def make() -> Accumulator:
+            return Accumulator(m.box_size, m.current_size, m.padding, self.is_3d)
+
+        return Sums.empty(self.n_classes, len(self.tables), self.n_shells, n_scales, self.n_directions, make)
+
+    # -- one block ---------------------------------------------------------------------------------------------
+
+    def posterior(self, block: Block, poses: np.ndarray, prior_xy: np.ndarray | None = None) -> BlockPosterior:
+        """Posterior of the particles of a block.
+
+        Parameters
+        ----------
+        block : Block
+        poses : (B, 3) float
+            Current angles, the centre of local searches and the pose when nothing is aligned.
+        prior_xy : (B, 2) float, optional
+            Offset prior of each particle in Å (3D; 0 when absent).
+        """
+        tables = self.tables[block.optics_group]
+        if not self.options.align:
+            return self._posterior_fixed(block, tables, poses, prior_xy)
+        clock = time.perf_counter()
+        log_prior_t = self._log_prior_offsets(block, tables, prior_xy)
+        if self.local:
+            selected = self._coarse_local(block, tables, poses, log_prior_t)
+        else:
+            selected = self._coarse_global(block, tables, log_prior_t)
+        count, parent_start, parents, parent_prior, offset_start, offsets = selected
+        clock = self._lap("coarse", clock)
+        s = self.sampling
+        post = BlockPosterior(
+            particles=block.particles,
+            n_significant=count,
+            parent_start=parent_start,
+            parent_class=(parents // s.n_orientations).astype(np.int32),
+            parent_orientation=parents % s.n_orientations,
+            offset_start=offset_start,
+            offsets=offsets,
+            n_children=s.n_children,
+            n_offset_children=s.n_offset_children,
+        )
+        post.parent_direction = (post.parent_orientation // s.n_psi).astype(np.int64)
+        if tables.fine is not None:
+            slots, slices = parents.astype(np.int64), tables.fine
+            post.slot_class, post.slot_orientation = None, None
+        else:
+            unique, slots = np.unique(parents, return_inverse=True)
+            slots = slots.astype(np.int64)
+            post.slot_class = unique // s.n_orientations
+            post.slot_orientation = unique % s.n_orientations
+            matrices = s.child_matrices(post.slot_orientation).reshape(-1, 3, 3)
+            slices = tables.maker.slices(np.repeat(post.slot_class, s.n_children), matrices)
+            slices = slices.reshape(-1, s.n_children, 2, len(tables.prepare.lattice))
+        post.parent_slot, post.slices = slots, slices
+        clock = self._lap("slices", clock)
+        scores = np.empty(len(offsets) * s.n_children * s.n_offset_children, np.float32)
+        ragged_scores(
+            block.score_image,
+            block.score_weight,
+            slices,
+            tables.fine_ramps,
+            parent_start,
+            slots,
+            parent_prior,
+            post.parent_class,
+            offset_start,
+            offsets,
+            s.n_offset_children,
+            log_prior_t,
+            scores,
+        )
+        clock = self._lap("fine", clock)
+        self._finish(block, post, scores, log_prior_t)
+        self._lap("posterior", clock)
+        return post
+
+    def _lap(self, name: str, since: float) -> float:
+        now = time.perf_counter()
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - since
+        return now
+
+    def _log_prior_offsets(self, block: Block, tables: GroupTables, prior_xy: np.ndarray | None) -> np.ndarray:
+        m = self.model
+        if self.is_3d:
+            prior = np.zeros((len(block.particles), 1, 2)) if prior_xy is None else np.asarray(prior_xy)[:, None, :]
+        else:
+            prior = np.zeros((1, self.n_classes, 2)) if m.prior_offset is None else np.asarray(m.prior_offset)[None]
+        offsets = self.sampling.offsets if self.options.align else np.zeros((1, 2))
+        out = log_prior_offsets(
+            block.old_offset_px,
+            offsets,
+            prior,
+            m.sigma_offset,
+            tables.prepare.optics.pixel_size,
+            self.is_3d,
+            self.options.compat,
+        )
+        if out.shape[0] != len(block.particles):
+            out = np.repeat(out, len(block.particles), 0)
+        return np.ascontiguousarray(out)
+
+    def _coarse_global(self, block: Block, tables: GroupTables, log_prior_t: np.ndarray) -> tuple:
+        coarse = tables.coarse
+        assert coarse is not None
+        images = np.ascontiguousarray(block.score_image[:, :, tables.coarse_pixels])
+        weights = np.ascontiguousarray(block.score_weight[:, tables.coarse_pixels])
+        n_offsets, n_columns, n_pixels = len(tables.coarse_ramps), len(coarse.real), images.shape[-1]
+        per_image = n_offsets * n_columns * 4 * 4
+        step = int(max(1, min(len(images), COARSE_BYTES // per_image)))
+        parts = []
+        for first in range(0, len(images), step):
+            some = slice(first, first + step)
+            b = len(images[some])
+            real = np.empty((b, n_offsets, n_pixels), np.float32)
+            imag = np.empty_like(real)
+            shifted_rows(images[some], tables.coarse_ramps, real, imag)
+            even = (real.reshape(-1, n_pixels) @ coarse.real.T).reshape(b, n_offsets, n_columns)
+            odd = (imag.reshape(-1, n_pixels) @ coarse.imag.T).reshape(b, n_offsets, n_columns)
+            if not coarse.halved:
+                even += odd
+            self_term = weights[some] @ coarse.half_power.T
+            parts.append(
+                select_dense(
+                    even,
+                    odd,
+                    self_term,
+                    self.log_prior_orientation,
+                    log_prior_t[some],
+                    self.sampling.n_psi,
+                    coarse.halved,
+                    coarse.block_class,
+                    self.options.adaptive_fraction,
+                    self.options.max_significant,
+                )
+            )
+        count = np.concatenate([p[0] for p in parts])
+        parent_start, offset_start = [np.zeros(1, np.int64)], [np.zeros(1, np.int64)]
+        n_parents = n_samples = 0
+        for p in parts:
+            parent_start.append(p[2][1:] + n_parents)
+            offset_start.append(p[4][1:] + n_samples)
+            n_parents += len(p[3])
+            n_samples += len(p[5])
+        parents = np.concatenate([p[3] for p in parts])
+        return (
+            count,
+            np.concatenate(parent_start),
+            parents,
+            self.log_prior_orientation[parents],
+            np.concatenate(offset_start),
+            np.concatenate([p[5] for p in parts]),
+        )
+
+    def _coarse_local(self, block: Block, tables: GroupTables, poses: np.ndarray, log_prior_t: np.ndarray) -> tuple:
+        s, m = self.sampling, self.model
+        start, orientation, prior = local_orientations(
+            poses, s.directions, s.psi, (m.sigma_rot, m.sigma_tilt, m.sigma_psi), self.operators, self.options.compat
+        )
+        classes = np.nonzero(self.active)[0]
+        n = np.diff(start)
+        # every class repeats the particle's list
+        parent_start = np.concatenate([[0], np.cumsum(n * len(classes))]).astype(np.int64)
+        within = np.concatenate([np.tile(np.arange(a, b), len(classes)) for a, b in zip(start[:-1], start[1:], strict=True)])
+        of_class = np.concatenate([np.repeat(classes, k) for k in n])
+        parents = (of_class * s.n_orientations + orientation[within]).astype(np.int32)
+        parent_prior = prior[within]
+        if self.options.compat != "relion" and len(classes) > 1:
+            p = np.asarray(m.class_distribution, float)
+            parent_prior = parent_prior + np.log(p[of_class] * len(p)).astype(np.float32)
+        unique, slots = np.unique(parents, return_inverse=True)
+        slices = tables.maker.slices(
+            unique // s.n_orientations, s.matrices(unique % s.n_orientations), tables.coarse_pixels
+        )[:, None]
+        n_offsets = len(s.offsets)
+        offset_start = np.arange(len(parents) + 1, dtype=np.int64) * n_offsets
+        offsets = np.tile(np.arange(n_offsets, dtype=np.int32), len(parents))
+        scores = np.empty(len(offsets), np.float32)
+        ragged_scores(
+            np.ascontiguousarray(block.score_image[:, :, tables.coarse_pixels]),
+            np.ascontiguousarray(block.score_weight[:, tables.coarse_pixels]),
+            slices,
+            tables.coarse_ramps,
+            parent_start,
+            slots.astype(np.int64),
+            parent_prior,
+            of_class.astype(np.int32),
+            offset_start,
+            offsets,
+            1,
+            log_prior_t,
+            scores,
+        )
+        count, _best, new_start, new_parents, offset_start, offsets, source = select_ragged(
+            scores, parent_start, parents, n_offsets, self.options.adaptive_fraction, self.options.max_significant
+        )
+        return count, new_start, new_parents, parent_prior[source], offset_start, offsets
+
+    def _posterior_fixed(
+        self, block: Block, tables: GroupTables, poses: np.ndarray, prior_xy: np.ndarray | None
+    ) -> BlockPosterior:
+        """Classes only: every particle at its own pose (the fractional offset is in the images already)."""
+        from cryotk.geometry import euler_to_matrix
+
+        b = len(block.particles)
+        classes = np.nonzero(self.active)[0]
+        k = len(classes)
+        rot, tilt, psi = (poses[:, 0], poses[:, 1], poses[:, 2]) if self.is_3d else (0 * poses[:, 2], 0 * poses[:, 2], poses[:, 2])
+        matrices = np.repeat(euler_to_matrix(rot, tilt, psi), k, 0)
+        parent_class = np.tile(classes, b).astype(np.int32)
+        post = BlockPosterior(
+            particles=block.particles,
+            n_significant=np.full(b, k, np.int32),
+            parent_start=np.arange(b + 1, dtype=np.int64) * k,
+            parent_class=parent_class,
+            parent_orientation=np.zeros(b * k, np.int64),
+            offset_start=np.arange(b * k + 1, dtype=np.int64),
+            offsets=np.zeros(b * k, np.int32),
+            n_children=1,
+            n_offset_children=1,
+        )
+        post.parent_direction = np.zeros(b * k, np.int64)
+        post.parent_slot = np.arange(b * k)
+        post.slot_class = parent_class
+        post.slot_matrices = matrices
+        post.slices = tables.maker.slices(parent_class, matrices)[:, None]
+        p = np.asarray(self.model.class_distribution, float)
+        prior = np.log(p / p.mean())[parent_class].astype(np.float32)
+        log_prior_t = self._log_prior_offsets(block, tables, prior_xy)
+        scores = np.empty(b * k, np.float32)
+        ragged_scores(
+            block.score_image,
+            block.score_weight,
+            post.slices,
+            tables.fine_ramps,
+            post.parent_start,
+            post.parent_slot,
+            prior,
+            parent_class,
+            post.offset_start,
+            post.offsets,
+            1,
+            log_prior_t,
+            scores,
+        )
+        self._finish(block, post, scores, log_prior_t)
+        start = post.sample_start
+        post.n_significant = np.add.reduceat((post.weights > 0).astype(np.int32), start[:-1])
+        return post
+
+    def _finish(self, block: Block, post: BlockPosterior, scores: np.ndarray, log_prior_t: np.ndarray) -> None:
+        post.weights = scores
+        post.p_max, log_sum, post.kept, post.best = posterior_weights(
+            scores, post.sample_start, self.options.adaptive_fraction
+        )
+        post.log_likelihood = log_sum - mean_offset_prior(log_prior_t) + block.constant
+
+    def result(self, block: Block, post: BlockPosterior, poses: np.ndarray) -> BlockResult:
+        """Best pose and numbers of each particle of a block."""
+        s = self.sampling
+        good = block.usable & (post.best >= 0)
+        parent, child, offset = post.locate(np.where(post.best >= 0, post.best, 0))
+        a = self.tables[block.optics_group].prepare.optics.pixel_size
+        old = block.old_offset_px * a
+        if self.options.align:
+            angles = s.pose(post.parent_orientation[parent], child) if len(parent) else np.zeros((0, 3))
+            shift = old + s.fine_offsets[offset]
+        else:
+            angles, shift = poses.copy(), np.full_like(old, np.nan)
+        if not self.is_3d:
+            angles = np.concatenate([poses[:, :2], angles[:, 2:]], 1)
+        return BlockResult(
+            particles=block.particles,
+            class_number=np.where(good, post.parent_class[parent] + 1, 0),
+            angles=np.where(good[:, None], angles, poses),
+            shifts=np.where(good[:, None], shift, np.nan),
+            p_max=np.where(good, post.p_max, 0.0),
+            n_significant=np.where(good, post.n_significant, 0),
+            log_likelihood=np.where(good, post.log_likelihood, 0.0),
+            flagged=~good,
+        )
+
+    def accumulate(
+        self,
+        sums: Sums,
+        block: Block,
+        post: BlockPosterior,
+        result: BlockResult,
+        norm_old: np.ndarray,
+        norm_average: float,
+        scale_group: np.ndarray,
+        rng_free: Callable[[], None] | None = None,
+    ) -> None:
+        """Add a block's contribution to ``sums`` and set ``result.norm_correction``.
+
+        Parameters
+        ----------
+        norm_old : (I,) float
+            Normalisation factors the images were divided by.
+        norm_average : float
+            Their average, which the images were multiplied by.
+        scale_group : (I,) int
+        """
+        clock = time.perf_counter()
+        tables = self.tables[block.optics_group]
+        lattice, m, s = tables.prepare.lattice, self.model, self.sampling
+        if result.flagged.any():
+            post.drop(result.flagged)
+        slot_used, compact = np.unique(post.parent_slot, return_inverse=True)
+        slices = post.slices if len(slot_used) == len(post.slices) else post.slices[slot_used]
+        n_slots, n_children = slices.shape[:2]
+        rows = np.zeros((n_slots, n_children, 2, len(lattice)), np.float32)
+        row_weights = np.zeros((n_slots, n_children, len(lattice)), np.float32)
+        noise = np.zeros((len(block.images), tables.prepare.optics.box_size // 2 + 1))
+        per_image = np.zeros((len(block.images), 3))
+        per_image[:, 0] = block.scale
+        per_particle = np.zeros((len(block.particles), 2))
+        prior = np.zeros((self.n_classes, 2)) if m.prior_offset is None else np.asarray(m.prior_offset, float)
+        a = tables.prepare.optics.pixel_size
+        # RELION compares pixels with an Å prior in 2D
+        prior_a = prior * a if (self.options.compat == "relion" and not self.is_3d) else prior
+        offset_xy = s.fine_offsets if self.options.align else np.zeros((1, 2))
+        signal = self.signal_shell[:, np.clip(tables.model_shell, 0, self.n_shells - 1)]
+        accumulate(
+            block.data,
+            block.data_weight,
+            block.masked,
+            block.model_ctf,
+            block.image_start,
+            slices,
+            tables.fine_ramps,
+            post.parent_start,
+            compact.astype(np.int64),
+            post.parent_class,
+            post.parent_direction,
+            post.offset_start,
+            post.offsets,
+            post.n_offset_children,
+            post.weights,
+            lattice.shell,
+            np.ascontiguousarray(signal),
+            np.ascontiguousarray(offset_xy, dtype=float),
+            block.old_offset_px * a,
+            prior_a,
+            rows,
+            row_weights,
+            noise,
+            per_image,
+            per_particle,
+            sums.class_weight,
+            sums.class_offset,
+            sums.direction_weight,
+        )
+        clock = self._lap("accumulate", clock)
+        self._insert(sums, tables, post, slot_used, rows, row_weights)
+        clock = self._lap("insert", clock)
+        self._add_noise(sums, block, tables, noise, per_image, per_particle, result, norm_old, norm_average, scale_group)
+        self._lap("noise", clock)
+
+    def _insert(self, sums: Sums, tables: GroupTables, post: BlockPosterior, slot_used: np.ndarray, rows: np.ndarray,
+                row_weights: np.ndarray) -> None:
+        s = self.sampling
+        n_children = rows.shape[1]
+        if post.slot_matrices is not None:
+            matrices, classes = post.slot_matrices[slot_used], post.slot_class[slot_used]
+        else:
+            if post.slot_class is None:
+                classes, orientation = np.divmod(slot_used, s.n_orientations)
+            else:
+                classes, orientation = post.slot_class[slot_used], post.slot_orientation[slot_used]
+            matrices = s.child_matrices(orientation).reshape(-1, 3, 3)
+        classes = np.repeat(classes, n_children)
+        rows = rows.reshape(-1, *rows.shape[2:])
+        row_weights = row_weights.reshape(-1, row_weights.shape[-1])
+        used = row_weights[:, 0] > 0
+        tables.maker.insert(sums.accumulators, classes[used], matrices[used], rows[used], row_weights[used])
+
+    def _add_noise(self, sums: Sums, block: Block, tables: GroupTables, noise: np.ndarray, per_image: np.ndarray,
+                   per_particle: np.ndarray, result: BlockResult, norm_old: np.ndarray, norm_average: float,
+                   scale_group: np.ndarray) -> None:
+        half = tables.prepare.lattice.window // 2
+        of_image = np.repeat(np.arange(len(block.particles)), np.diff(block.image_start))
+        weight = per_particle[of_image, 0]
+        good = ~result.flagged
+        outside = block.outside_power * good[of_image, None]
+        outside[:, half] *= weight
+        noise += outside
+        # the norm sum runs over all image shells
+        residual = noise.sum(1)
+        with np.errstate(invalid="ignore"):
+            norm = np.asarray(norm_old, float) / norm_average * np.sqrt(2 * residual)
+        result.norm_correction = np.where(good[of_image], norm, norm_old)
+        g = block.optics_group
+        model_shell = tables.model_shell
+        inside = model_shell < self.n_shells
+        np.add.at(sums.noise[g], model_shell[inside], noise[:, inside].sum(0))
+        sums.noise_weight[g] += weight.sum()
+        sums.norm += float(norm[good[of_image]].sum())
+        np.add.at(sums.scale_cross, scale_group, per_image[:, 1])
+        np.add.at(sums.scale_self, scale_group, per_image[:, 2])
+        sums.weight += float(per_particle[:, 0].sum())
+        sums.offset_squared += float(per_particle[:, 1].sum())
+        sums.log_likelihood += float(result.log_likelihood[good].sum())
+        sums.p_max += float(result.p_max[good].sum())
+        sums.n_particles += int(good.sum())
+        if tables.prepare.optics.premultiplied:
+            power = np.bincount(tables.prepare.lattice.shell, block.model_ctf.sum(0), minlength=self.n_shells)
+            sums.ctf_power += power[: self.n_shells]
