@@ -1,0 +1,28 @@
+"""CTF, aberrations, dose: pure functions of arrays.
+
+An :class:`OpticsGroup` says what images share; per-image numbers come as arrays. Nothing here knows files or particles.
+"""
+
+from cryotk.optics.ctf import (
+    OpticsGroup,
+    ctf,
+    dose_weight,
+    even_basis,
+    even_phase,
+    gamma,
+    odd_basis,
+    odd_phase,
+    wavelength,
+)
+
+__all__ = [
+    "OpticsGroup",
+    "ctf",
+    "dose_weight",
+    "even_basis",
+    "even_phase",
+    "gamma",
+    "odd_basis",
+    "odd_phase",
+    "wavelength",
+]
