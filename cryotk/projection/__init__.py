@@ -1,0 +1,15 @@
+"""The forward model and its inverse: slices out of and into Fourier volumes, Wiener reconstruction, ``predict``.
+
+One implementation serves likelihood, CTF refinement, polishing, subtraction and tilt images. No particles' bookkeeping,
+no statistics of poses.
+"""
+
+from cryotk.projection.reconstruction import (
+    Accumulator,
+    ShellStatistics,
+    shell_statistics,
+    wiener_reconstruct,
+)
+from cryotk.projection.reference import FourierReference
+
+__all__ = ["Accumulator", "FourierReference", "ShellStatistics", "shell_statistics", "wiener_reconstruct"]
