@@ -1,0 +1,199 @@
+"""The one door to pixels: read any images of a data set, in any order, from any number of stacks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from cryotk.errors import DataError, MissingFileError
+from cryotk.io.mrc import MrcHeader, read_header, read_images
+
+__all__ = ["ArraySource", "ImageSource", "StackSource", "SubsetSource", "find_project_file", "split_image_names"]
+
+
+@runtime_checkable
+class ImageSource(Protocol):
+    """Images of one box size, read by index. Picklable, thread-safe, holds no open file."""
+
+    n: int
+    box: int
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """Return (m, box, box) float32 images in the order asked."""
+        ...
+
+
+@dataclass
+class ArraySource:
+    """Images held in memory or in a dask array."""
+
+    images: object
+
+    @property
+    def n(self) -> int:
+        """Number of images."""
+        return len(self.images)  # type: ignore[arg-type]
+
+    @property
+    def box(self) -> int:
+        """Pixels of an image."""
+        return int(self.images.shape[-1])  # type: ignore[attr-defined]
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """Return (m, box, box) float32 images in the order asked."""
+        index = np.asarray(indices)
+        order = np.argsort(index, kind="stable")
+        part = np.asarray(self.images[index[order]])  # type: ignore[index]
+        out = np.empty(part.shape, np.float32)
+        out[order] = part
+        return out
+
+
+def split_image_names(names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Split ``n@file`` names.
+
+    Returns
+    -------
+    number : (n,) int64, from 0
+    file : (n,) int32
+        Position in the list of files.
+    files : list of str
+    """
+    numbers = np.empty(len(names), np.int64)
+    which = np.empty(len(names), np.int32)
+    files: dict[str, int] = {}
+    for i, name in enumerate(names):
+        number, at, file = str(name).partition("@")
+        if not at:
+            number, file = "1", str(name)
+        try:
+            numbers[i] = int(number) - 1
+        except ValueError:
+            raise DataError(f"particle {i + 1}: image name {name!r} is not of the form 000001@stack.mrcs") from None
+        which[i] = files.setdefault(file, len(files))
+    return numbers, which, list(files)
+
+
+def find_project_file(name: str, start: Path, project_dir: Path | None = None) -> Path:
+    """Find a file named relative to the project directory, walking up from ``start``.
+
+    Raises
+    ------
+    MissingFileError
+        Names all places that were tried.
+    """
+    text = name.removesuffix(":mrcs").removesuffix(":mrc")
+    p = Path(text)
+    if p.is_absolute():
+        if p.exists():
+            return p
+        raise MissingFileError(f"{p}: no such file")
+    if project_dir is not None:
+        found = Path(project_dir) / p
+        if found.exists():
+            return found
+        raise MissingFileError(f"{p} is not in the project directory {project_dir}; correct project_dir=")
+    here = Path(start).resolve()
+    for folder in (here, *here.parents):
+        if (folder / p).exists():
+            return folder / p
+    raise MissingFileError(
+        f"{p} was not found in {here} or any folder above it; give project_dir=, the folder in which RELION was run"
+    )
+
+
+class StackSource:
+    """Images of MRC stacks.
+
+    Parameters
+    ----------
+    names : sequence of str
+        ``n@file``.
+    start, project_dir : path
+        Where files are looked for.
+    box : int
+        Expected pixels of an image.
+    """
+
+    def __init__(self, names: Sequence[str], start: str | os.PathLike[str], project_dir: str | os.PathLike[str] | None = None,
+                 box: int = 0) -> None:
+        self.numbers, self.file_of, self.files = split_image_names(names)
+        self.start = Path(start)
+        self.project_dir = None if project_dir is None else Path(project_dir)
+        self.box = int(box) or int(self.headers[0].shape[-1])
+
+    @property
+    def n(self) -> int:
+        """Number of images."""
+        return len(self.numbers)
+
+    @cached_property
+    def headers(self) -> list[MrcHeader]:
+        """Header of each stack."""
+        return [self.header(i) for i in range(len(self.files))]
+
+    def header(self, file: int) -> MrcHeader:
+        """Header of one stack."""
+        return read_header(find_project_file(self.files[file], self.start, self.project_dir))
+
+    @cached_property
+    def _cache(self) -> dict[int, MrcHeader]:
+        return {}
+
+    def __getstate__(self) -> dict:
+        state = dict(self.__dict__)
+        state.pop("_cache", None)
+        state.pop("headers", None)
+        return state
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """Return (m, box, box) float32 images in the order asked, read file by file in file order."""
+        index = np.asarray(indices, np.int64)
+        out = np.empty((len(index), self.box, self.box), np.float32)
+        files = self.file_of[index]
+        for f in np.unique(files):
+            header = self._cache.get(int(f))
+            if header is None:
+                header = self._cache.setdefault(int(f), self.header(int(f)))
+            here = np.nonzero(files == f)[0]
+            if header.shape[1:] != (self.box, self.box):
+                raise DataError(
+                    f"{header.path}: images are {header.shape[2]} x {header.shape[1]} pixels, particle {index[here[0]] + 1} "
+                    f"and its optics group say {self.box} x {self.box}"
+                )
+            numbers = self.numbers[index[here]]
+            if numbers.max() >= header.shape[0] or numbers.min() < 0:
+                worst = here[int(numbers.argmax())]
+                raise DataError(
+                    f"particle {index[worst] + 1}: image {numbers.max() + 1} of {header.path}, which has {header.shape[0]} images"
+                )
+            out[here] = read_images(header, numbers)
+        return out
+
+
+@dataclass
+class SubsetSource:
+    """Some images of another source."""
+
+    parent: ImageSource
+    index: np.ndarray
+
+    @property
+    def n(self) -> int:
+        """Number of images."""
+        return len(self.index)
+
+    @property
+    def box(self) -> int:
+        """Pixels of an image."""
+        return self.parent.box
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """Return (m, box, box) float32 images in the order asked."""
+        return self.parent.read(self.index[np.asarray(indices)])
