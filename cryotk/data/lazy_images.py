@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def lazy_images(source: ImageSource, max_chunk: int = 2000) -> Any:
     per = int(max(1, min(max_chunk, CHUNK_BYTES // (4 * source.box**2))))
     return da.from_array(
         SourceArray(source), chunks=(per, source.box, source.box), asarray=False, meta=np.empty((0, 0, 0), np.float32),
-        inline_array=False, name=None if not hasattr(source, "files") else False,
+        name=f"cryotk-images-{uuid.uuid4().hex}",
     )
 
 

@@ -266,13 +266,21 @@ def image_source(particles: xr.Dataset) -> ImageSource:
     images = particles["images"].data
     if isinstance(images, np.ndarray):
         return ArraySource(images)
-    if "image_name" in particles and "start_dir" in particles.attrs:
+    if "image_name" in particles and "start_dir" in particles.attrs and _only_selected(images):
         # straight to the stacks: no dask task per block
         return StackSource(
             particles["image_name"].values, particles.attrs["start_dir"], particles.attrs.get("project_dir") or None,
             int(images.shape[-1]),
         )
     return ArraySource(images)
+
+
+def _only_selected(images: Any) -> bool:
+    """Whether a dask array is our lazy stack, at most sliced: nothing was computed from the pixels."""
+    names = [str(k) for k in getattr(images, "dask", {}).layers]
+    return any(n.startswith("cryotk-images") for n in names) and all(
+        n.startswith(("cryotk-images", "original-cryotk-images", "getitem", "rechunk", "concatenate")) for n in names
+    )
 
 
 def optics_groups(particles: xr.Dataset) -> dict[int, OpticsGroup]:

@@ -148,7 +148,9 @@ class ExpectationStep:
 
     # -- one block ---------------------------------------------------------------------------------------------
 
-    def posterior(self, block: Block, poses: np.ndarray, prior_xy: np.ndarray | None = None) -> BlockPosterior:
+    def posterior(
+        self, block: Block, poses: np.ndarray, prior_xy: np.ndarray | None = None, forced_class: np.ndarray | None = None
+    ) -> BlockPosterior:
         """Posterior of the particles of a block.
 
         Parameters
@@ -158,6 +160,8 @@ class ExpectationStep:
             Current angles, the centre of local searches and the pose when nothing is aligned.
         prior_xy : (B, 2) float, optional
             Offset prior of each particle in Å (3D; 0 when absent).
+        forced_class : (B,) int, optional
+            The only class each particle may belong to (seeds of a first iteration).
         """
         tables = self.tables[block.optics_group]
         if not self.options.align:
@@ -167,7 +171,7 @@ class ExpectationStep:
         if self.local:
             selected = self._coarse_local(block, tables, poses, log_prior_t)
         else:
-            selected = self._coarse_global(block, tables, log_prior_t)
+            selected = self._coarse_global(block, tables, self._forbid(log_prior_t, forced_class))
         count, parent_start, parents, parent_prior, offset_start, offsets = selected
         clock = self._lap("coarse", clock)
         s = self.sampling
@@ -241,6 +245,13 @@ class ExpectationStep:
         if out.shape[0] != len(block.particles):
             out = np.repeat(out, len(block.particles), 0)
         return np.ascontiguousarray(out)
+
+    def _forbid(self, log_prior_t: np.ndarray, forced_class: np.ndarray | None) -> np.ndarray:
+        if forced_class is None or self.n_classes == 1:
+            return log_prior_t
+        out = np.repeat(log_prior_t, self.n_classes, 1) if log_prior_t.shape[1] == 1 else log_prior_t.copy()
+        out[np.arange(self.n_classes)[None, :] != forced_class[:, None]] = -np.inf
+        return out
 
     def _coarse_global(self, block: Block, tables: GroupTables, log_prior_t: np.ndarray) -> tuple:
         coarse = tables.coarse

@@ -102,6 +102,10 @@ class ImagePreparation:
         Å.
     columns : ParticleColumns
     ctf_intact_first_peak, do_ctf, zero_mask : bool
+    seed : int
+        Of the noise that fills the outside when not ``zero_mask``.
+    score_window : int, optional
+        Smaller window for the scores alone (a resolution limit of the expectation).
     """
 
     def __init__(
@@ -118,6 +122,7 @@ class ImagePreparation:
         do_ctf: bool = True,
         zero_mask: bool = True,
         seed: int = 0,
+        score_window: int | None = None,
     ) -> None:
         n = optics.box_size
         self.optics = optics
@@ -137,7 +142,12 @@ class ImagePreparation:
         self.image_noise = noise
         inverse = np.where(noise > 0, 1.0 / np.where(noise > 0, noise, 1), 0.0)
         self.inverse_noise = inverse[self.lattice.shell].astype(np.float32)
-        self.score_inverse_noise = np.where(self.lattice.shell > 0, self.inverse_noise, 0).astype(np.float32)
+        in_score = self.lattice.shell > 0
+        if score_window is not None and score_window < window:
+            chosen = np.zeros(len(self.lattice), bool)
+            chosen[self.lattice.subset(score_window)] = True
+            in_score &= chosen
+        self.score_inverse_noise = np.where(in_score, self.inverse_noise, 0).astype(np.float32)
         phase = odd_phase(optics, self.frequencies)
         self._use_phase = bool(np.any(phase != 0))
         self._phase = np.stack([np.cos(phase), -np.sin(phase)]).astype(np.float32)

@@ -1,0 +1,236 @@
+"""One expectation step over a whole particle set: blocks, lanes, and the merged result."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from cryotk.data.refinement import RefinementModel, SamplingSettings
+from cryotk.execution.lanes import Stopped, cut_lanes, run_lanes, tree_sum
+from cryotk.jobs.particle_set import ParticleSet
+from cryotk.jobs.updates import coarse_window, image_window
+from cryotk.likelihood.expectation import ExpectationOptions, ExpectationStep
+from cryotk.likelihood.posterior import BlockPosterior
+from cryotk.likelihood.prepare import Block, ImagePreparation
+from cryotk.likelihood.sampling import Sampling
+from cryotk.likelihood.sums import Sums
+from cryotk.projection import FourierReference
+
+__all__ = ["Expectation", "StepContext", "StepSettings", "run_expectation"]
+
+BLOCK_BYTES = 96_000_000
+MAX_LANES_2D, MAX_LANES_3D = 8, 4
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """How an expectation step compares images with references."""
+
+    mask_diameter: float = 200.0
+    adaptive_fraction: float = 0.999
+    oversampling: int = 1
+    max_significant: int = 0
+    align: bool = True
+    do_ctf: bool = True
+    do_scale: bool = True
+    do_norm: bool = True
+    zero_mask: bool = True
+    ctf_intact_first_peak: bool = False
+    resolution_limit: float | None = None
+    seed: int = 0
+    compat: str | None = None
+
+
+@dataclass
+class Particles:
+    """Per-particle state that changes between iterations."""
+
+    poses: np.ndarray
+    shifts: np.ndarray
+    norm: np.ndarray
+    forced_class: np.ndarray | None = None
+    """(n,) class index that each particle is held to in this iteration, or None."""
+
+
+@dataclass
+class StepContext:
+    """All that lanes share; picklable, its tables are made where it is used."""
+
+    model: RefinementModel
+    sampling_settings: SamplingSettings
+    settings: StepSettings
+    data: ParticleSet
+    state: Particles
+    size: int
+    coarse_step: float
+    """Coarse angular step in degrees that sets the coarse window."""
+    references: list[FourierReference] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        if not self.references:
+            m = self.model
+            self.references = [FourierReference.from_map(r, m.pixel_size, self.size, m.padding) for r in m.references]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "step", "sampling")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
+
+    @cached_property
+    def sampling(self) -> Sampling:
+        """The grids of this iteration."""
+        return Sampling(self.sampling_settings, self.settings.oversampling if self.settings.align else 0)
+
+    @cached_property
+    def step(self) -> ExpectationStep:
+        """The tables of this iteration."""
+        m, s = self.model.copy(current_size=self.size), self.settings
+        preparations, windows, coarse = [], {}, {}
+        for g, optics in enumerate(self.data.optics):
+            rho = (optics.box_size * optics.pixel_size) / (m.box_size * m.pixel_size)
+            window = image_window(optics.box_size, rho, self.size)
+            if s.resolution_limit:
+                limit = 2 * int(np.floor(optics.box_size * optics.pixel_size / s.resolution_limit + 0.5))
+                window_e = min(window, limit)
+            else:
+                window_e = window
+            preparations.append(
+                ImagePreparation(
+                    optics, g, window, rho, m.noise_power[g], s.mask_diameter, self.data.columns,
+                    ctf_intact_first_peak=s.ctf_intact_first_peak, do_ctf=s.do_ctf, zero_mask=s.zero_mask, seed=s.seed,
+                    score_window=window_e,
+                )
+            )
+            windows[g] = window
+            if s.align and s.oversampling > 0 and not s.resolution_limit:
+                coarse[g] = coarse_window(optics.box_size, optics.pixel_size, self.coarse_step, s.mask_diameter, window, m.is_3d)
+            else:
+                coarse[g] = window_e
+        options = ExpectationOptions(
+            adaptive_fraction=s.adaptive_fraction, max_significant=s.max_significant, align=s.align, do_scale=s.do_scale,
+            do_norm=s.do_norm, compat=s.compat, window=windows, coarse_window=coarse,
+        )
+        return ExpectationStep(m, self.sampling, self.references, preparations, options)
+
+    def prepare(self, particles: np.ndarray) -> Block:
+        """Read and prepare particles of one optics group."""
+        d, m = self.data, self.model
+        images, start = d.images_of(particles)
+        group = int(d.columns.optics_group[images[0]])
+        scale_group = d.columns.scale_group[images]
+        use_scale = self.settings.do_scale and len(m.group_scales) > 1
+        scales = np.asarray(m.group_scales)[scale_group] if use_scale else np.ones(len(images))
+        factor = m.norm_average / self.state.norm[images] if self.settings.do_norm else np.ones(len(images))
+        return self.step.tables[group].prepare(
+            d.read(images), particles, images, start, self.state.shifts[particles], factor, scales, not self.settings.align
+        )
+
+    def posterior(self, block: Block) -> BlockPosterior:
+        """Posterior of a prepared block."""
+        forced = self.state.forced_class
+        return self.step.posterior(
+            block, self.state.poses[block.particles], None, None if forced is None else forced[block.particles]
+        )
+
+
+@dataclass
+class Expectation:
+    """What an expectation step found: sums for the maximisation and the particles' best poses."""
+
+    sums: Sums
+    class_number: np.ndarray
+    poses: np.ndarray
+    shifts: np.ndarray
+    p_max: np.ndarray
+    n_significant: np.ndarray
+    log_likelihood: np.ndarray
+    norm: np.ndarray
+    flagged: np.ndarray
+    """(n,) True for particles with empty or broken images, or without any likely pose: they are left out."""
+    seconds: dict[str, float]
+    context: StepContext
+
+
+def block_size(n: int, pixels: int) -> int:
+    """Particles of a block: bounded memory, at least four blocks; depends only on the data set and the window."""
+    by_memory = max(16, BLOCK_BYTES // (72 * max(pixels, 1)))
+    return int(max(1, min(512, by_memory, -(-n // 4))))
+
+
+def cut_blocks(context: StepContext) -> list[np.ndarray]:
+    """Particles in blocks of one optics group, in the order of the table."""
+    group = context.data.group_of_particle()
+    size = context.size
+    out = []
+    for g in range(len(context.data.optics)):
+        rows = np.nonzero(group == g)[0]
+        per = block_size(len(group), int(0.4 * size * size) + 1)
+        out += [rows[i : i + per] for i in range(0, len(rows), per)]
+    return out
+
+
+def run_lane(
+    context: StepContext, blocks: list[np.ndarray], stop: threading.Event | None, on_block: Callable[[int], None] | None
+) -> tuple[Sums, list[Any]]:
+    """Do the blocks of one lane one after the other."""
+    import time
+
+    with context._lock:
+        step = context.step
+    sums = step.empty_sums(len(context.data.group_names))
+    results = []
+    for particles in blocks:
+        if stop is not None and stop.is_set():
+            raise Stopped
+        clock = time.perf_counter()
+        block = context.prepare(particles)
+        step._lap("prepare", clock)
+        poses = context.state.poses[particles]
+        post = context.posterior(block)
+        result = step.result(block, post, poses)
+        norm = context.state.norm[block.images]
+        step.accumulate(sums, block, post, result, norm, context.model.norm_average, context.data.columns.scale_group[block.images])
+        results.append((result, block.images))
+        if on_block is not None:
+            on_block(len(particles))
+    return sums, results
+
+
+def run_expectation(
+    context: StepContext,
+    *,
+    threads: int | None = None,
+    stop: threading.Event | None = None,
+    on_block: Callable[[int], None] | None = None,
+) -> Expectation:
+    """Run the expectation step over all particles."""
+    blocks = cut_blocks(context)
+    lanes = [[blocks[i] for i in lane] for lane in cut_lanes(len(blocks), MAX_LANES_3D if context.model.is_3d else MAX_LANES_2D)]
+    parts = run_lanes(run_lane, context, lanes, threads=threads, stop=stop, on_block=on_block)
+    sums = tree_sum([p[0] for p in parts])
+    n = context.data.n
+    out = Expectation(
+        sums, np.zeros(n, int), context.state.poses.copy(), context.state.shifts.copy(), np.zeros(n), np.zeros(n, int), np.zeros(n),
+        context.state.norm.copy(), np.zeros(n, bool), {}, context,
+    )
+    for _sums, results in parts:
+        for r, images in results:
+            p = r.particles
+            out.class_number[p] = r.class_number
+            out.poses[p] = r.angles
+            known = np.isfinite(r.shifts).all(1)
+            out.shifts[p[known]] = r.shifts[known]
+            out.p_max[p], out.n_significant[p] = r.p_max, r.n_significant
+            out.log_likelihood[p], out.flagged[p] = r.log_likelihood, r.flagged
+            out.norm[images] = r.norm_correction
+    if "step" in context.__dict__:
+        out.seconds = dict(context.step.seconds)
+    return out
