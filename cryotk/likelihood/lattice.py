@@ -82,7 +82,23 @@ class Lattice:
         """(box, box // 2 + 1) int32: shell of half-plane pixels not on the lattice, up to box / 2; -1 elsewhere."""
         ky, kx, counts = self._grid
         shell = _round(np.hypot(kx, ky))
-        return np.where(counts & ~self._inside & (shell <= self.box // 2), shell, -1).astype(np.int32)
+        counted = counts & ~self._inside & (shell <= self.box // 2) & ~self._missing_row
+        return np.where(counted, shell, -1).astype(np.int32)
+
+    @cached_property
+    def _missing_row(self) -> np.ndarray:
+        """A window of even size has its last row once, at positive frequency: the mates of that row do not count."""
+        ky, kx, _ = self._grid
+        return (ky == -(self.window // 2)) & (_round(np.hypot(kx, ky)) == self.window // 2)
+
+    @cached_property
+    def window_pixels_per_shell(self) -> np.ndarray:
+        """(box // 2 + 1,) pixels of each shell that a window of this size holds."""
+        ky, kx, counts = self._grid
+        shell = _round(np.hypot(kx, ky))
+        half = self.window // 2
+        held = counts & (shell <= half) & ~self._missing_row
+        return np.bincount(shell[held], minlength=self.box // 2 + 1)
 
     @cached_property
     def pixels_per_shell(self) -> np.ndarray:

@@ -156,7 +156,7 @@ class ImagePreparation:
         self._inside_shells = counted & (shells > 0)
         with np.errstate(divide="ignore"):
             log_noise = np.where(self._inside_shells & (noise > 0), np.log(2 * np.pi * np.where(noise > 0, noise, 1)), 0)
-        self._log_norm = float((log_noise * self.lattice.pixels_per_shell).sum())
+        self._log_norm = float((log_noise * self.lattice.window_pixels_per_shell).sum())
         self._inverse_by_shell = inverse
 
     def __call__(
