@@ -1,0 +1,305 @@
+"""What all step-by-step algorithms share: one iteration at a time, in the background or not, stopped and resumed."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cryotk.data import Iteration
+from cryotk.errors import SettingsError
+from cryotk.execution.lanes import Stopped
+from cryotk.execution.progress import Progress, ProgressReporter
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from cryotk.jobs.step import Expectation
+
+__all__ = ["IterativeJob"]
+
+
+class IterativeJob(ABC):
+    """A refinement that a step advances.
+
+    ``iterate()`` does one iteration and returns it; ``expectation()`` and ``maximization(e)`` are its halves;
+    ``run()`` blocks, ``start()`` works in the background. The last finished iteration always stands.
+    """
+
+    settings: Any
+    particles: xr.Dataset
+
+    def __init__(self) -> None:
+        self.iterations: list[Iteration] = []
+        self._listeners: list[Callable[[Progress], None]] = []
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._working = threading.Lock()
+        self._error: BaseException | None = None
+        self._directory: Path | None = None
+        self.threads: int | None = None
+        self.progress: Progress | None = None
+        self._listeners.append(self._remember)
+
+    def _remember(self, p: Progress) -> None:
+        self.progress = p
+
+    # -- what a job defines --------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _initialise(self) -> Iteration:
+        """Make iteration 0."""
+
+    @abstractmethod
+    def _expectation(self, on_block: Callable[[int], None]) -> Expectation:
+        """Run the expectation step of the next iteration."""
+
+    @abstractmethod
+    def _maximization(self, e: Expectation) -> Iteration:
+        """Make the next iteration from an expectation."""
+
+    @property
+    @abstractmethod
+    def n_iterations(self) -> int:
+        """Iterations that a run does."""
+
+    @abstractmethod
+    def _write(self, directory: Path, iteration: Iteration) -> None:
+        """Write one iteration, checkpoint last."""
+
+    # -- steps ---------------------------------------------------------------------------------------------------
+
+    @property
+    def iteration(self) -> int:
+        """Number of the last finished iteration; 0 is the start."""
+        return self.iterations[-1].number if self.iterations else 0
+
+    @property
+    def current(self) -> Iteration:
+        """The last finished iteration; makes the start when there is none yet."""
+        self._ensure_start()
+        return self.iterations[-1]
+
+    def _ensure_start(self) -> None:
+        if not self.iterations:
+            start = self._initialise()
+            self.iterations.append(start)
+            if self._directory is not None:
+                self._write(self._directory, start)
+
+    def expectation(self) -> Expectation:
+        """First half-step: compare every particle with the current model.
+
+        Returns
+        -------
+        Expectation
+            Sums and best poses; changes nothing until :meth:`maximization` takes it.
+        """
+        self._ensure_start()
+        reporter = ProgressReporter(self._listeners, self.iteration + 1, self.particles.sizes["particle"])
+        reporter.tell("expectation", 0.0)
+        return self._expectation(reporter.add)
+
+    def maximization(self, e: Expectation) -> Iteration:
+        """Second half-step: the next model from an expectation's sums.
+
+        Raises
+        ------
+        SettingsError
+            When ``e`` is not of the current iteration.
+        """
+        if e.context.model is not self.current.model:
+            raise SettingsError("this expectation belongs to another iteration; call job.expectation() again")
+        reporter = ProgressReporter(self._listeners, self.iteration + 1, 1)
+        reporter.tell("maximization", 1.0)
+        new = self._maximization(e)
+        if self._directory is not None:
+            self._write(self._directory, new)
+        self.iterations.append(new)
+        reporter.tell("finished", 1.0)
+        return new
+
+    def iterate(self) -> Iteration:
+        """Do one iteration and return it."""
+        if not self._working.acquire(blocking=False):
+            raise SettingsError("the job is running in the background; call job.stop() or job.wait() first")
+        try:
+            return self._iterate()
+        finally:
+            self._working.release()
+
+    def _iterate(self) -> Iteration:
+        return self.maximization(self.expectation())
+
+    def run(self, until: int | None = None, *, progress: bool = True) -> Iteration:
+        """Iterate until iteration ``until`` (all by default), with a progress bar.
+
+        An interrupt (Ctrl-C, the notebook's stop button) ends after the current block and keeps the last finished iteration.
+        """
+        from tqdm.auto import tqdm
+
+        target = self.n_iterations if until is None else until
+        self._stop.clear()
+        if not self._working.acquire(blocking=False):
+            raise SettingsError("the job is running in the background already")
+        bar = tqdm(total=target, initial=self.iteration, desc=type(self).__name__, unit="it", disable=not progress)
+        try:
+            while self.iteration < target and not self._stop.is_set():
+                it = self._iterate()
+                bar.update(1)
+                bar.set_postfix_str(f"{it.numbers.get('resolution', float('nan')):.1f} Å")
+        except (Stopped, KeyboardInterrupt):
+            self._stop.set()
+            ProgressReporter(self._listeners, self.iteration, 1).tell("stopped", 1.0)
+        finally:
+            bar.close()
+            self._working.release()
+        return self.current
+
+    # -- background ----------------------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> bool:
+        """Whether the job works in the background."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self, until: int | None = None) -> IterativeJob:
+        """Run in a background thread and return at once."""
+        if self.running:
+            return self
+        self._stop.clear()
+        self._error = None
+        target = self.n_iterations if until is None else until
+
+        def work() -> None:
+            with self._working:
+                try:
+                    while self.iteration < target and not self._stop.is_set():
+                        self._iterate()
+                    if self._stop.is_set():
+                        ProgressReporter(self._listeners, self.iteration, 1).tell("stopped", 1.0)
+                except Stopped:
+                    ProgressReporter(self._listeners, self.iteration, 1).tell("stopped", 1.0)
+                except BaseException as error:  # noqa: BLE001 - shown by wait() and by the view
+                    self._error = error
+                    ProgressReporter(self._listeners, self.iteration, 1).tell("failed", 1.0, message=str(error))
+
+        self._thread = threading.Thread(target=work, name="cryotk-job", daemon=True)
+        self._thread.start()
+        return self
+
+    def stop(self, *, wait: bool = False) -> None:
+        """Stop after the current block; the last finished iteration stands."""
+        self._stop.set()
+        if wait:
+            self.wait()
+
+    def wait(self, timeout: float | None = None) -> IterativeJob:
+        """Wait for the background run; raise what it raised."""
+        if self._thread is not None:
+            self._thread.join(timeout)
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        return self
+
+    def on_progress(self, listener: Callable[[Progress], None]) -> Callable[[], None]:
+        """Call ``listener(progress)`` from now on; returns a function that ends that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener) if listener in self._listeners else None
+
+    # -- results -------------------------------------------------------------------------------------------------
+
+    @property
+    def history(self) -> xr.Dataset:
+        """Numbers of every iteration, over ``iteration``; occupancy and resolution per class."""
+        import xarray as xr
+
+        its = self.iterations
+        names = sorted({name for it in its for name in it.numbers})
+        variables: dict[str, Any] = {
+            name: ("iteration", np.array([it.numbers.get(name, np.nan) for it in its], float)) for name in names
+        }
+        if its:
+            over = ("iteration", "class_number")
+            variables["occupancy"] = (over, np.stack([it.model.class_distribution for it in its]))
+            variables["class_resolution"] = (over, np.stack([it.model.class_resolution for it in its]))
+        coords: dict[str, Any] = {"iteration": [it.number for it in its]}
+        if its:
+            coords["class_number"] = np.arange(1, its[0].model.n_classes + 1)
+        return xr.Dataset(variables, coords=coords)
+
+    @property
+    def classes(self) -> xr.DataArray:
+        """Classes of the last iteration."""
+        return self.current.classes
+
+    @property
+    def assignments(self) -> xr.Dataset:
+        """Assignments of the last iteration, over ``particle``."""
+        return self.current.assignments
+
+    def noise_power(self) -> xr.DataArray:
+        """Noise power of the last iteration (optics_group, shell)."""
+        return self.current.noise_power()
+
+    def data_vs_prior(self) -> xr.DataArray:
+        """Signal-to-noise ratio of the last iteration's classes (class_number, shell)."""
+        return self.current.data_vs_prior()
+
+    @property
+    def group_scales(self) -> xr.DataArray:
+        """Intensity scale of each group (micrograph) in the last iteration."""
+        import xarray as xr
+
+        m = self.current.model
+        return xr.DataArray(np.asarray(m.group_scales), dims=("group",), coords={"group": list(m.group_names)}, name="scale")
+
+    def select(self, classes: Any, iteration: int | None = None) -> xr.Dataset:
+        """Particles of some classes, with their assignments.
+
+        Parameters
+        ----------
+        classes : int or sequence of int
+            Class numbers, from 1.
+        iteration : int, optional
+            The last by default.
+        """
+        from cryotk.data import select_particles
+
+        it = self.current if iteration is None else next((i for i in self.iterations if i.number == iteration), None)
+        if it is None:
+            raise SettingsError(f"there is no iteration {iteration}; there are 0 to {self.iteration}")
+        wanted = np.atleast_1d(np.asarray(classes, int))
+        k = it.model.n_classes
+        if wanted.size and (wanted.min() < 1 or wanted.max() > k):
+            raise SettingsError(f"classes must be 1 to {k}, not {sorted(set(wanted.tolist()))}")
+        keep = np.nonzero(np.isin(it.assignments["class_number"].values, wanted))[0]
+        out = select_particles(self.particles, keep)
+        for name, values in it.assignments.isel(particle=keep).data_vars.items():
+            attrs = dict(out[name].attrs) if name in out else dict(values.attrs)
+            out[name] = ("particle", values.values, attrs)
+        return out
+
+    def view(self) -> Any:
+        """Live view of the job (needs the ``lab`` extra)."""
+        from importlib import import_module
+
+        try:
+            widgets = import_module("cryotk_widgets")
+        except ImportError as error:
+            raise SettingsError(f"job.view() needs the notebook packages ({error}): pip install 'cryotk[lab]'") from None
+        return widgets.ClassGallery(self)
+
+    def save(self, directory: str | Path) -> Path:
+        """Write every iteration, past and to come, into a directory: RELION's files and one exact checkpoint each."""
+        path = Path(directory)
+        path.mkdir(parents=True, exist_ok=True)
+        for it in self.iterations:
+            self._write(path, it)
+        self._directory = path
+        return path

@@ -1,0 +1,167 @@
+"""Before the first iteration: noise spectra, initial averages, first image size."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.fft
+
+from cryotk.jobs.particle_set import ParticleSet
+from cryotk.jobs.updates import round_int
+from cryotk.likelihood.lattice import Lattice
+from cryotk.likelihood.prepare import ImagePreparation, particle_mask
+from cryotk.likelihood.references import SliceMaker, group_transform
+from cryotk.projection import Accumulator, wiener_reconstruct
+
+__all__ = ["initial_averages", "initial_noise", "initial_resolution_shell", "lowpass_map"]
+
+N_NOISE = 1000
+
+
+def initial_resolution_shell(box: int) -> int:
+    """Shell that initial averages are low-passed to when nothing else is known."""
+    return max(2, round_int(0.07 * box))
+
+
+def lowpass_map(map_: np.ndarray, pixel_size: float, resolution: float, width: float = 2.0) -> np.ndarray:
+    """Low-pass a map with a raised cosine ``width`` Fourier pixels wide, centred on ``resolution`` in Å."""
+    n, dims = map_.shape[-1], map_.ndim
+    k = np.fft.fftfreq(n) * n
+    axes = [k] * (dims - 1) + [np.arange(n // 2 + 1)]
+    r = np.sqrt(sum(np.meshgrid(*[a.astype(float) ** 2 for a in axes], indexing="ij", sparse=True)))
+    centre = n * pixel_size / resolution
+    ramp = 0.5 + 0.5 * np.cos(np.pi * (r - (centre - width / 2)) / width)
+    gain = np.where(r < centre - width / 2, 1.0, np.where(r > centre + width / 2, 0.0, ramp))
+    return scipy.fft.irfftn(scipy.fft.rfftn(map_, workers=1) * gain, s=map_.shape, workers=1)
+
+
+def _first_rows(data: ParticleSet, group: int, limit: int) -> np.ndarray:
+    in_order = data.micrograph_order
+    rows = in_order[data.group_of_particle()[in_order] == group]
+    return rows[:limit]
+
+
+def _usable(images: np.ndarray) -> np.ndarray:
+    flat = images.reshape(len(images), -1)
+    return np.isfinite(flat).all(1) & (np.abs(flat).max(1) > 0)
+
+
+def initial_noise(data: ParticleSet, box: int, pixel_size: float, mask_diameter: float, zero_mask: bool) -> np.ndarray:
+    """Noise power of each optics group from the first particles, minus the power of their mean image.
+
+    Returns
+    -------
+    (G, box // 2 + 1) float64: variance of the real part of a coefficient, transforms divided by the number of pixels.
+    """
+    n_shells = box // 2 + 1
+    k = np.fft.fftfreq(box) * box
+    shell = np.floor(np.hypot(k[:, None], np.arange(box // 2 + 1)) + 0.5).astype(int)
+    inside = shell < n_shells
+    per_shell = np.bincount(shell[inside], minlength=n_shells)
+    spectra = np.zeros((len(data.optics), n_shells))
+    mean_image = np.zeros((box, box // 2 + 1), complex)
+    counts = np.zeros(len(data.optics))
+    for g, optics in enumerate(data.optics):
+        rows = _first_rows(data, g, N_NOISE)
+        n = optics.box_size
+        mask = particle_mask(n, mask_diameter / (2 * optics.pixel_size)).astype(float)
+        outside = 1 - mask
+        for first in range(0, len(rows), 256):
+            images, _ = data.images_of(rows[first : first + 256])
+            x = data.read(images).astype(np.float64)
+            x = x[_usable(x)]
+            if not len(x):
+                continue
+            if zero_mask:
+                background = (x * outside).sum((1, 2)) / outside.sum()
+                x = x * mask + background[:, None, None] * outside
+            f = scipy.fft.rfft2(x, workers=1) / n**2
+            if n != box or abs(optics.pixel_size - pixel_size) > 1e-3:
+                f = _resample(f, n, optics.pixel_size, box, pixel_size)
+            power = (np.abs(f) ** 2).sum(0)
+            spectra[g] += np.bincount(shell[inside], power[inside], minlength=n_shells)
+            mean_image += f.sum(0)
+            counts[g] += len(x)
+    mean_image /= max(counts.sum(), 1)
+    mean_power = np.bincount(shell[inside], (np.abs(mean_image) ** 2)[inside], minlength=n_shells) / per_shell / 2
+    for g in range(len(spectra)):
+        if counts[g] > 0:
+            s = spectra[g] / counts[g] / per_shell / 2 - mean_power
+            positive = np.nonzero(s > 0)[0]
+            if len(positive):
+                nearest = positive[np.maximum(np.searchsorted(positive, np.arange(n_shells), side="right") - 1, 0)]
+                s = np.where(s > 0, s, s[nearest])
+            spectra[g] = s
+    return spectra
+
+
+def _resample(f: np.ndarray, n: int, pixel: float, box: int, model_pixel: float) -> np.ndarray:
+    """Half transforms of another box and pixel size, on the model's grid (nearest frequency)."""
+    scale = n * pixel / (box * model_pixel)
+    ky = np.floor(np.fft.fftfreq(box) * box * scale + 0.5).astype(int)
+    kx = np.floor(np.arange(box // 2 + 1) * scale + 0.5).astype(int)
+    ok = (np.abs(ky) < n // 2)[:, None] & (kx < n // 2)[None]
+    out = f[:, np.clip(ky, -n // 2, n // 2 - 1) % n][:, :, np.clip(kx, 0, n // 2)]
+    return np.where(ok, out, 0)
+
+
+def initial_averages(
+    data: ParticleSet,
+    n_classes: int,
+    box: int,
+    pixel_size: float,
+    noise: np.ndarray,
+    mask_diameter: float,
+    rng: np.random.Generator,
+    *,
+    padding: float = 2.0,
+    do_ctf: bool = True,
+    intact_first_peak: bool = False,
+    per_class: int = 200,
+) -> np.ndarray:
+    """Class averages of random particles in random in-plane angles, CTF-weighted and low-passed.
+
+    Returns
+    -------
+    (K, box, box) float64
+    """
+    shell = initial_resolution_shell(box)
+    size = 2 * (shell + 1)
+    accumulators = [Accumulator(box, size, padding, False) for _ in range(n_classes)]
+    order = rng.permutation(data.n)[: max(N_NOISE, per_class * n_classes)]
+    classes = np.arange(len(order)) % n_classes
+    psi = rng.uniform(-180, 180, len(order))
+    group = data.group_of_particle()[order]
+    for g, optics in enumerate(data.optics):
+        rho = (optics.box_size * optics.pixel_size) / (box * pixel_size)
+        window = min(optics.box_size, 2 * int(np.ceil(0.5 * rho * size)))
+        prepare = ImagePreparation(
+            optics, g, window, rho, noise[g], mask_diameter, data.columns, do_ctf=do_ctf,
+            ctf_intact_first_peak=intact_first_peak,
+        )
+        maker = SliceMaker([], Lattice(optics.box_size, window), group_transform(optics, box, pixel_size))
+        here = np.nonzero(group == g)[0]
+        # in file order, so that each stack is read once
+        here = here[np.argsort(order[here])]
+        for first in range(0, len(here), 256):
+            some = here[first : first + 256]
+            rows = order[some]
+            images, start = data.images_of(rows)
+            block = prepare(
+                data.read(images), rows, images, start, data.shifts[rows], np.ones(len(images)), np.ones(len(images))
+            )
+            good = block.usable
+            matrices = _in_plane(psi[some][good])
+            maker.insert(accumulators, classes[some][good], matrices, block.data[good], block.data_weight[good])
+    mask = particle_mask(box, mask_diameter / (2 * pixel_size))
+    out = np.empty((n_classes, box, box))
+    for k, acc in enumerate(accumulators):
+        acc.symmetrise()
+        out[k] = lowpass_map(wiener_reconstruct(acc), pixel_size, box * pixel_size / shell) * mask
+    return out
+
+
+def _in_plane(psi: np.ndarray) -> np.ndarray:
+    from cryotk.geometry import euler_to_matrix
+
+    zero = np.zeros_like(psi)
+    return euler_to_matrix(zero, zero, psi)

@@ -1,0 +1,5 @@
+"""Simulated molecules and particles with known truth: for tests, teaching and first steps without data.
+
+Images are Fourier sums over atoms on a doubled field of view, never slices of a map, so they judge the projection room
+instead of repeating it. The truth stays beside the data in ``true_*`` columns. Nothing here estimates anything.
+"""
