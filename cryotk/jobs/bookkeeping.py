@@ -1,0 +1,107 @@
+"""Small pieces of an iteration's bookkeeping that jobs share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cryotk.likelihood.accuracy import estimate_accuracy
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from cryotk.jobs.step import StepContext
+
+__all__ = ["assignments_dataset", "changes", "estimate_model_accuracy", "estimate_resources", "next_perturbation"]
+
+
+def next_perturbation(previous: float, factor: float, seed: int, iteration: int) -> float:
+    """Random offset of the sampling grids for an iteration, in coarse steps, wrapped into [-factor, factor]."""
+    value = previous + np.random.default_rng([seed, iteration, 7]).uniform(0.5 * factor, factor)
+    return float((value + factor) % (2 * factor) - factor)
+
+
+def changes(
+    old_class: np.ndarray, new_class: np.ndarray, old_pose: np.ndarray, new_pose: np.ndarray, old_shift: np.ndarray,
+    new_shift: np.ndarray,
+) -> tuple[float, float, float]:
+    """Fraction of changed classes, mean in-plane rotation (degrees) and rms offset change per axis (Å)."""
+    psi = np.abs((new_pose[:, 2] - old_pose[:, 2] + 180) % 360 - 180)
+    offset = np.sqrt(((new_shift - old_shift) ** 2).sum() / (2 * max(len(new_shift), 1)))
+    return float((old_class != new_class).mean()), float(psi.mean()), float(offset)
+
+
+def assignments_dataset(
+    particles: xr.Dataset, class_number: np.ndarray, poses: np.ndarray, shifts: np.ndarray, p_max: np.ndarray,
+    n_significant: np.ndarray, log_likelihood: np.ndarray, norm: np.ndarray, flagged: np.ndarray,
+) -> xr.Dataset:
+    """What an iteration says of each particle, over ``particle``."""
+    import xarray as xr
+
+    def over(values: np.ndarray, units: str = "") -> tuple[str, np.ndarray, dict[str, str]]:
+        return "particle", np.array(values), {"units": units}
+
+    out = {
+        "class_number": over(class_number),
+        "angle_rot": over(poses[:, 0], "degree"),
+        "angle_tilt": over(poses[:, 1], "degree"),
+        "angle_psi": over(poses[:, 2], "degree"),
+        "shift_x": over(shifts[:, 0], "Å"),
+        "shift_y": over(shifts[:, 1], "Å"),
+        "max_probability": over(p_max),
+        "n_significant": over(n_significant),
+        "log_likelihood": over(log_likelihood),
+        "norm_correction": over(norm),
+        "flagged": over(flagged),
+    }
+    return xr.Dataset(out)
+
+
+def estimate_model_accuracy(context: StepContext, poses: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracy of rotations (degrees) and offsets (Å) of each class, 999 for classes of less than 1 %."""
+    m, data = context.model, context.data
+    k = m.n_classes
+    rotation, translation = np.full(k, 999.0), np.full(k, 999.0)
+    group = data.group_of_particle()
+    n_sample = 100 if m.is_3d else 10
+    chosen = rng.permutation(data.n)[:n_sample]
+    # one optics group serves the estimate
+    g = int(group[chosen[0]])
+    chosen = np.sort(chosen[group[chosen] == g])
+    tables = context.step.tables[g]
+    ctf = tables.prepare.ctf(data.image_start[chosen])
+    for c in range(k):
+        if m.class_distribution[c] < 0.01:
+            continue
+        rot, shift = estimate_accuracy(
+            tables.maker, c, poses[chosen], ctf, tables.prepare.score_inverse_noise.astype(float), rng, m.is_3d
+        )
+        rotation[c], translation[c] = rot, shift * tables.prepare.optics.pixel_size
+    return rotation, translation
+
+
+def estimate_resources(job: Any) -> dict[str, float]:
+    """Memory and disk in bytes, time in seconds, of one iteration at the current image size (an order of magnitude)."""
+    from cryotk.execution.lanes import default_threads
+    from cryotk.jobs.step import MAX_LANES_2D, block_size
+
+    s, data = job.settings, job.data
+    box = data.optics[0].box_size
+    m = job.iterations[-1].model if job.iterations else None
+    size = (m.current_size if m is not None and m.current_size else min(box, int(0.14 * box) + 20)) or box
+    pixels = 0.4 * size * size
+    n_psi = int(np.ceil(360 / (2 * s.psi_step)))
+    block = block_size(data.n, int(pixels))
+    padded = (s.padding * size + 3) * (s.padding * size / 2 + 2)
+    lanes = min(MAX_LANES_2D, -(-data.n // block))
+    tables = s.n_classes * n_psi * pixels * 4 * 7
+    memory = lanes * s.n_classes * padded * 24 + tables + min(default_threads(), lanes) * block * (box * box * 16 + pixels * 72)
+    n_offsets = np.pi * (s.offset_range_px / (2 * s.offset_step_px)) ** 2 + 1
+    flops = data.n * s.n_classes * n_psi * n_offsets * pixels * 2
+    seconds = (flops / 4e10 + data.n * (box * box * 40e-9 + pixels * 100e-9)) / default_threads()
+    return {
+        "memory_bytes": float(memory),
+        "disk_bytes_per_iteration": float(s.n_classes * box * box * 4 + data.n * 350),
+        "seconds_per_iteration": float(seconds),
+    }

@@ -1,0 +1,116 @@
+"""Looking into the posterior of single particles: what an expectation step sums over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cryotk.errors import SettingsError
+from cryotk.geometry import euler_to_matrix
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from cryotk.jobs.step import StepContext
+
+__all__ = ["PosteriorMixin"]
+
+
+class PosteriorMixin:
+    """``posterior(particle)`` and ``score(particle, ...)`` at a job's current model."""
+
+    def _context(self) -> StepContext:
+        raise NotImplementedError
+
+    def _cached_context(self) -> StepContext:
+        current = self.current.model  # type: ignore[attr-defined]
+        cached = getattr(self, "_posterior_context", None)
+        if cached is None or cached.model is not current:
+            cached = self._context()
+            self._posterior_context = cached
+        return cached
+
+    def posterior(self, particle: int) -> xr.Dataset:
+        """Full posterior of one particle at the current model.
+
+        Parameters
+        ----------
+        particle : int
+            Row of the particle set, from 0.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``weight`` over ``sample`` with ``class_number``, ``angle_rot``, ``angle_tilt``, ``angle_psi`` (degrees), ``shift_x``,
+            ``shift_y`` (Å): the evaluated fine samples with weight; attributes ``p_max``, ``n_significant``,
+            ``log_likelihood``.
+        """
+        import xarray as xr
+
+        context = self._cached_context()
+        n = context.data.n
+        if not 0 <= particle < n:
+            raise SettingsError(f"particle {particle} does not exist: rows are 0 to {n - 1}")
+        block = context.prepare(np.array([particle]))
+        post = context.posterior(block)
+        position = np.nonzero(post.weights > 0)[0]
+        parent, child, offset = post.locate(position)
+        s = context.sampling
+        a = context.data.optics[block.optics_group].pixel_size
+        if context.settings.align:
+            angles = s.pose(post.parent_orientation[parent], child)
+            shift = block.old_offset_px[0] * a + s.fine_offsets[offset]
+        else:
+            angles = np.repeat(context.state.poses[[particle]], len(position), 0)
+            shift = np.repeat(context.state.shifts[[particle]], len(position), 0)
+        columns: dict[str, Any] = {
+            "weight": post.weights[position],
+            "class_number": post.parent_class[parent] + 1,
+            "angle_rot": angles[:, 0],
+            "angle_tilt": angles[:, 1],
+            "angle_psi": angles[:, 2],
+            "shift_x": shift[:, 0],
+            "shift_y": shift[:, 1],
+        }
+        return xr.Dataset(
+            {k: ("sample", v) for k, v in columns.items()},
+            attrs={
+                "particle": particle,
+                "p_max": float(post.p_max[0]),
+                "n_significant": int(post.n_significant[0]),
+                "log_likelihood": float(post.log_likelihood[0]),
+                "n_classes": context.model.n_classes,
+            },
+        )
+
+    def score(self, particle: int, angles: Any, shifts: Any, class_number: int = 1) -> np.ndarray:
+        """Log likelihood of one particle at any poses, relative to an image without signal.
+
+        Parameters
+        ----------
+        particle : int
+        angles : (n, 3) or (3,) float
+            rot, tilt, psi in degrees (2D references use psi alone).
+        shifts : (n, 2) or (2,) float
+            Offsets in Å to apply, as in the particle table.
+        class_number : int
+            From 1.
+
+        Returns
+        -------
+        (n,) float64
+        """
+        context = self._cached_context()
+        block = context.prepare(np.array([particle]))
+        tables = context.step.tables[block.optics_group]
+        angles_, shifts_ = np.atleast_2d(np.asarray(angles, float)), np.atleast_2d(np.asarray(shifts, float))
+        angles_, shifts_ = np.broadcast_arrays(angles_, np.zeros((max(len(angles_), len(shifts_)), 3)))[0], shifts_
+        if not context.model.is_3d:
+            angles_ = angles_ * np.array([0.0, 0.0, 1.0])
+        v = tables.maker.slices(np.full(len(angles_), class_number - 1), euler_to_matrix(*angles_.T)).astype(float)
+        a = tables.prepare.optics.pixel_size
+        ramps = tables.prepare.lattice.ramps(shifts_ / a - block.old_offset_px[0]).astype(float)
+        y = block.score_image[0].astype(float)
+        shifted = np.stack([y[0] * ramps[:, 0] - y[1] * ramps[:, 1], y[0] * ramps[:, 1] + y[1] * ramps[:, 0]], 1)
+        return (shifted * v).sum((1, 2)) - 0.5 * ((v**2).sum(1) * block.score_weight[0]).sum(1)
