@@ -22,15 +22,16 @@ _HELIX_RISE, _HELIX_TURN, _HELIX_SPACING = 1.5, 100.0, 9.8
 _STRAND_RISE, _STRAND_SPACING, _LAYER_SPACING = 3.3, 4.8, 10.2
 _BACKBONE_WEIGHT = 4.0
 
-# Centres of the domains of one subunit, Å, with x, y > 0; the mates under the two-fold axes touch but do not overlap.
+# Centres of the domains of one subunit, Å: packed so that mates under the two-fold axes touch without overlapping, and so
+# that the density differs from its mirror image at low resolution already.
 _DOMAINS = (
-    (17.0, 15.0, 12.0, "helix"),
-    (16.0, 18.0, -16.0, "sheet"),
-    (44.0, 12.0, 15.0, "helix"),
-    (41.0, 16.0, -14.0, "helix"),
-    (21.0, 41.0, 2.0, "sheet"),
-    (47.0, 38.0, 4.0, "helix"),
-    (62.0, 15.0, 1.0, "sheet"),
+    (-11.0, 11.0, -29.0, "helix"),
+    (38.0, 34.0, -10.0, "sheet"),
+    (-13.0, 43.0, -7.0, "helix"),
+    (58.0, -13.0, 10.0, "helix"),
+    (34.0, 11.0, -25.0, "sheet"),
+    (12.0, 30.0, -22.0, "helix"),
+    (30.0, 12.0, 7.0, "sheet"),
 )
 _DOMAIN_RADIUS = 15.5
 
