@@ -16,7 +16,8 @@ import scipy.fft
 __all__ = ["WIDTH", "kernel_transform", "points_to_image_transform", "points_to_volume_transform", "spread_2d"]
 
 WIDTH = 6
-# "Exponential of semicircle" kernel; beta = 2.3 * width suits a twofold finer lattice (Barnett, Magland & af Klinteberg 2019).
+# "Exponential of semicircle" kernel; beta = 2.3 * width suits a twofold finer lattice
+# (Barnett, Magland & af Klinteberg 2019).
 _BETA = 2.3 * WIDTH
 
 

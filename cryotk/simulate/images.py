@@ -106,10 +106,8 @@ class Renderer:
     def ctf(self, rows: np.ndarray) -> np.ndarray:
         """CTFs on the doubled field, (m, field, field // 2 + 1) float32."""
         t = self.table
-        values = ctf(
-            self.settings.optics, self.frequencies, t["defocus_u"][rows], t["defocus_v"][rows], t["defocus_angle"][rows],
-            t["phase_shift"][rows],
-        )  # fmt: skip
+        columns = (t[name][rows] for name in ("defocus_u", "defocus_v", "defocus_angle", "phase_shift"))
+        values = ctf(self.settings.optics, self.frequencies, *columns)
         return values.reshape(-1, *self._shape)
 
     def _projections(self, rows: np.ndarray, which: np.ndarray, matrices: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -122,7 +120,9 @@ class Renderer:
             mine = np.nonzero(which == c)[0]
             if len(mine) == 0:
                 continue
-            in_plane = np.einsum("ij,mjk,nk->min", bend, matrices[mine][:, :2], molecule.positions) + at[mine][:, :, None]
+            in_plane = (
+                np.einsum("ij,mjk,nk->min", bend, matrices[mine][:, :2], molecule.positions) + at[mine][:, :, None]
+            )
             f = points_to_image_transform(
                 in_plane[:, 0], in_plane[:, 1], molecule.weights, 2 * self.settings.box, optics.pixel_size
             )
@@ -131,7 +131,7 @@ class Renderer:
         return out
 
     def clean(self, rows: np.ndarray) -> np.ndarray:
-        """Transforms on the doubled field without noise, CTF applied, amplitude 1, micrographs' scale 1."""
+        """Return transforms on the doubled field without noise, CTF applied, amplitude 1, micrographs' scale 1."""
         t = self.table
         rows = np.asarray(rows)
         matrices = euler_to_matrix(t["true_angle_rot"][rows], t["true_angle_tilt"][rows], t["true_angle_psi"][rows])
@@ -160,7 +160,7 @@ class Renderer:
         return self._projections(np.full(count, row), which, matrices, centres).sum(0)
 
     def _ice_edge(self, row: int) -> np.ndarray:
-        """Edge of thick ice or carbon through the box, in units of the noise: a step, and its grain imaged with the CTF."""
+        """Edge of thick ice or carbon, in units of the noise: a step, and its grain imaged with the CTF."""
         rng = self._random(row, 2)
         field, p = 2 * self.settings.box, self.settings.optics.pixel_size
         axis = (np.arange(field) - field // 2) * p
@@ -171,7 +171,8 @@ class Renderer:
         grain *= np.exp(-2 * np.pi**2 * 3.0**2 * (self.frequencies**2).sum(1)).astype(np.float32).reshape(self._shape)
         step = self._transform(inside)
         contrast = rng.uniform(1.2, 2.0)
-        return (contrast * step * 0.5 + (6 * contrast * step + 4 * grain) * self.ctf(np.array([row]))[0]).astype(np.complex64)
+        phase_contrast = (6 * contrast * step + 4 * grain) * self.ctf(np.array([row]))[0]
+        return (0.5 * contrast * step + phase_contrast).astype(np.complex64)
 
     def _transform(self, image: np.ndarray) -> np.ndarray:
         return scipy.fft.rfft2(scipy.fft.ifftshift(image), workers=1)
@@ -180,7 +181,8 @@ class Renderer:
         """Images as extracted, before normalisation: (m, box, box) float32."""
         s = self.settings
         rows = np.asarray(rows)
-        transform = self.clean(rows) * (self.amplitude * self.table["true_scale"][rows])[:, None, None].astype(np.float32)
+        scale = (self.amplitude * self.table["true_scale"][rows]).astype(np.float32)
+        transform = self.clean(rows) * scale[:, None, None]
         kind = self.table["junk_kind"][rows]
         for i in np.nonzero(kind == "ice_edge")[0]:
             transform[i] += self._ice_edge(int(rows[i]))
@@ -229,7 +231,7 @@ def render(
 
 
 def signal_amplitude(settings: ParticleSettings, table: dict[str, np.ndarray]) -> float:
-    """Amplitude that gives the wanted ratio of variances inside the particle's circle, judged from up to 64 good particles."""
+    """Amplitude that gives the wanted ratio of variances in the particle's circle, from up to 64 good particles."""
     if settings.amplitude is not None:
         return float(settings.amplitude)
     good = np.nonzero(~table["is_junk"])[0][:64]

@@ -1,7 +1,7 @@
 """Molecules as sums of Gaussian blobs: a procedural D2 tetramer, and any PDB or mmCIF file.
 
-The tetramer stands in for beta-galactosidase: four subunits of seven compact domains, some packed from alpha-helices and
-some from layered beta-sheets, so that projections show secondary structure when sharp and a lobed particle when blurred.
+The tetramer stands in for beta-galactosidase: four subunits of seven compact domains, some packed from alpha-helices
+and some from layered beta-sheets: projections show secondary structure when sharp and a lobed particle when blurred.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _HELIX_RISE, _HELIX_TURN, _HELIX_SPACING = 1.5, 100.0, 9.8
 _STRAND_RISE, _STRAND_SPACING, _LAYER_SPACING = 3.3, 4.8, 10.2
 _BACKBONE_WEIGHT = 4.0
 
-# Centres of the domains of one subunit, Å: packed so that mates under the two-fold axes touch without overlapping, and so
-# that the density differs from its mirror image at low resolution already.
+# Centres of the domains of one subunit, Å: packed so that mates under the two-fold axes touch without overlapping, and
+# so that the density differs from its mirror image at low resolution already.
 _DOMAINS = (
     (-11.0, 11.0, -29.0, "helix"),
     (38.0, 34.0, -10.0, "sheet"),
@@ -86,8 +86,8 @@ class Molecule:
 
     def __repr__(self) -> str:
         return (
-            f"<Molecule {self.name}: {len(self.weights)} blobs of sigma {self.blob_sigma:g} Å, symmetry {self.symmetry}, "
-            f"diameter {self.diameter:.0f} Å>"
+            f"<Molecule {self.name}: {len(self.weights)} blobs of sigma {self.blob_sigma:g} Å, "
+            f"symmetry {self.symmetry}, diameter {self.diameter:.0f} Å>"
         )
 
 
@@ -165,9 +165,7 @@ def _from_file(path: Path, center: bool) -> Molecule:
     try:
         import gemmi
     except ImportError:
-        raise SettingsError(
-            f"reading {path} needs gemmi, which is not installed; run: pip install gemmi (or: pip install 'cryotk[models]')"
-        ) from None
+        raise SettingsError(f"reading {path} needs gemmi, which is not installed; run: pip install gemmi") from None
     if not path.exists():
         raise MissingFileError(f"{path}: no such file; give the path of a PDB or mmCIF file")
     try:

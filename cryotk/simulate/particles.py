@@ -14,7 +14,7 @@ import numpy as np
 from cryotk.data.lazy_images import lazy_images
 from cryotk.data.source import StackSource
 from cryotk.errors import DataError, SettingsError
-from cryotk.io.labels import PARTICLE_NAMES, PARTICLE_UNITS
+from cryotk.io.labels import OPTICS_NAMES, OPTICS_UNITS, PARTICLE_NAMES, PARTICLE_UNITS
 from cryotk.io.mrc import write_mrc
 from cryotk.optics import OpticsGroup
 from cryotk.simulate.cache import cache_dir
@@ -68,34 +68,36 @@ def particles(
     snr : float
         Variance of the signal over that of the noise, inside the circle of the particle's diameter.
     junk : float or mapping
-        Fraction of false particles, shared evenly among pure ``noise``, ``ice_edge``, ``off_centre`` and ``neighbours``,
-        or a fraction per kind.
+        Fraction of false particles, shared evenly among pure ``noise``, ``ice_edge``, ``off_centre`` and
+        ``neighbours``, or a fraction per kind.
     poses : bool
-        Put the true poses and shifts into ``angle_*`` and ``shift_*`` too. By default there are none, as after extraction.
+        Put the true poses and shifts into ``angle_*`` and ``shift_*`` too. By default there are none, as after
+        extraction.
     seed : int
         The same seed gives the same bits, for any number of threads.
     optics : OpticsGroup, optional
-        Voltage, aberrations, magnification, premultiplication; 300 kV, Cs 2.7 mm, amplitude contrast 0.1 by default. Its box
-        and pixel size are replaced by those given here.
+        Voltage, aberrations, magnification, premultiplication; 300 kV, Cs 2.7 mm, amplitude contrast 0.1 by default.
+        Its box and pixel size are replaced by those given here.
     normalised : bool
         Whether each image's background gets mean 0 and standard deviation 1.
     cache : bool
-        Keep the images as an MRC stack in the user's cache folder (``CRYOTK_CACHE`` overrides it) and read them from there,
-        lazily; otherwise they are a numpy array.
+        Keep the images as an MRC stack in the user's cache folder (``CRYOTK_CACHE`` overrides it) and read them from
+        there, lazily; otherwise they are a numpy array.
     progress : bool
         Show a progress bar when it takes longer than a second.
     threads : int, optional
         All processors by default.
     **more
-        Fields of :class:`ParticleSettings`: ``amplitude`` (instead of ``snr``), ``envelope_b_factor`` (Å^2, not in the table),
-        ``offset_sigma`` (Å), ``n_micrographs``, ``defocus`` and ``astigmatism`` (ranges in Å), ``defocus_spread`` (Å),
-        ``phase_shift`` (degrees), ``scale_sigma``, ``noise`` (a, b, c of ``a + b exp(-k / c)``), ``noise_sigma``.
+        Fields of :class:`ParticleSettings`: ``amplitude`` (instead of ``snr``), ``envelope_b_factor`` (Å^2, not in the
+        table), ``offset_sigma`` (Å), ``n_micrographs``, ``defocus`` and ``astigmatism`` (ranges in Å),
+        ``defocus_spread`` (Å), ``phase_shift`` (degrees), ``scale_sigma``, ``noise`` (a, b, c of ``a + b exp(-k / c)``), ``noise_sigma``.
 
     Returns
     -------
     xarray.Dataset
-        Like that of ``open_particles``, and beside it ``true_angle_rot/tilt/psi``, ``true_shift_x/y`` [Å], ``true_class`` (from
-        1), ``true_scale`` (of the micrograph), ``true_norm`` (divisor of the normalisation), ``is_junk``, ``junk_kind``.
+        Like that of ``open_particles``, and beside it ``true_angle_rot/tilt/psi``, ``true_shift_x/y`` [Å],
+        ``true_class`` (from 1), ``true_scale`` (of the micrograph), ``true_norm`` (divisor of the normalisation),
+        ``is_junk``, ``junk_kind``.
         ``attrs["amplitude"]``: see :func:`cryotk.simulate.volume`.
 
     Raises
@@ -108,7 +110,9 @@ def particles(
     >>> p.images.shape
     (8, 64, 64)
     """
-    chosen = (make_molecule(),) if molecules is None else (molecules,) if isinstance(molecules, Molecule) else tuple(molecules)
+    if molecules is None:
+        molecules = make_molecule()
+    chosen = (molecules,) if isinstance(molecules, Molecule) else tuple(molecules)
     base = OpticsGroup(pixel_size) if optics is None else optics
     group = OpticsGroup(**{**base.__dict__, "pixel_size": float(pixel_size), "box_size": int(box)})
     weights = tuple(float(w) for w in class_weights) if class_weights is not None else (1.0,) * len(chosen)
@@ -150,7 +154,7 @@ def with_true_poses(particles: xr.Dataset, classes: bool = True) -> xr.Dataset:
     names |= {f"shift_{a}": f"true_shift_{a}" for a in "xy"} | ({"class_number": "true_class"} if classes else {})
     missing = [t for t in names.values() if t not in particles]
     if missing:
-        raise DataError(f"the set has no truth ({', '.join(missing)} missing): only simulated particles know their poses")
+        raise DataError(f"the set has no truth: {', '.join(missing)} missing; only simulated sets know their poses")
     return particles.assign({n: ("particle", particles[t].values, _attributes(n)) for n, t in names.items()})
 
 
@@ -162,7 +166,8 @@ def _make(
     table = draw_table(settings)
     amplitude = signal_amplitude(settings, table)
     workers = threads or _processors()
-    with tqdm(total=settings.n, desc="simulating", unit="particles", delay=1.0, disable=not progress, leave=False) as bar:
+    shown = {"desc": "simulating", "unit": " particles", "delay": 1.0, "leave": False, "mininterval": 0.3}
+    with tqdm(total=settings.n, disable=not progress, **shown) as bar:
         images, divisors = render(Renderer(settings, table, amplitude), workers, bar.update, normalised=normalised)
     table["true_norm"] = divisors
     table["amplitude"] = np.array(amplitude)
@@ -186,27 +191,10 @@ def _dataset(settings: ParticleSettings, table: dict[str, np.ndarray], images: A
         "optics_group": np.ones(n, np.int64),
         **{k: v for k, v in table.items() if k != "amplitude"},
     }
-    variables: dict[str, Any] = {k: ("particle", v.astype(object) if v.dtype.kind == "U" else v, _attributes(k)) for k, v in columns.items()}
-    per_group: dict[str, Any] = {
-        "optics_name": np.array(["simulated"], dtype=object), "pixel_size": g.pixel_size, "voltage": g.voltage,
-        "spherical_aberration": g.spherical_aberration, "amplitude_contrast": g.amplitude_contrast, "box_size": g.box_size,
-        "dimensionality": 2,
-    }  # fmt: skip
-    if any(g.beam_tilt):
-        per_group |= {"beam_tilt_x": g.beam_tilt[0], "beam_tilt_y": g.beam_tilt[1]}
-    if g.premultiplied:
-        per_group["ctf_premultiplied"] = 1
-    from cryotk.io.labels import OPTICS_NAMES, OPTICS_UNITS
-
-    labels = {name: label for label, name in OPTICS_NAMES.items()}
-    for name, value in per_group.items():
-        attrs = {"relion_label": labels[name]} | ({"units": OPTICS_UNITS[name]} if name in OPTICS_UNITS else {})
-        variables[name] = ("optics", np.atleast_1d(value), attrs)
-    for name, label in (("odd_zernike", "rlnOddZernike"), ("even_zernike", "rlnEvenZernike")):
-        if any(getattr(g, name)):
-            variables[name] = (("optics", name.split("_")[0] + "_term"), np.array([getattr(g, name)]), {"relion_label": label})
-    if not np.array_equal(g.magnification, np.eye(2)):
-        variables["magnification_matrix"] = (("optics", "mag_row", "mag_column"), np.array([g.magnification]), {})
+    variables: dict[str, Any] = {
+        k: ("particle", v.astype(object) if v.dtype.kind == "U" else v, _attributes(k)) for k, v in columns.items()
+    }
+    variables |= _optics_variables(g)
     variables["images"] = (("particle", "y", "x"), images, {"units": "normalised density"})
     attrs = {
         "source": f"simulated: {', '.join(m.name for m in settings.molecules)}",
@@ -217,6 +205,31 @@ def _dataset(settings: ParticleSettings, table: dict[str, np.ndarray], images: A
     if not isinstance(images, np.ndarray):
         attrs["start_dir"] = str(where)
     return xr.Dataset(variables, coords={"optics": np.array([1])}, attrs=attrs)
+
+
+def _optics_variables(g: OpticsGroup) -> dict[str, Any]:
+    """Variables on dimension ``optics``; those at their default are left out, as in most files."""
+    variables: dict[str, Any] = {}
+    per_group: dict[str, Any] = {
+        "optics_name": np.array(["simulated"], dtype=object), "pixel_size": g.pixel_size, "voltage": g.voltage,
+        "spherical_aberration": g.spherical_aberration, "amplitude_contrast": g.amplitude_contrast,
+        "box_size": g.box_size, "dimensionality": 2,
+    }  # fmt: skip
+    if any(g.beam_tilt):
+        per_group |= {"beam_tilt_x": g.beam_tilt[0], "beam_tilt_y": g.beam_tilt[1]}
+    if g.premultiplied:
+        per_group["ctf_premultiplied"] = 1
+    labels = {name: label for label, name in OPTICS_NAMES.items()}
+    for name, value in per_group.items():
+        attrs = {"relion_label": labels[name]} | ({"units": OPTICS_UNITS[name]} if name in OPTICS_UNITS else {})
+        variables[name] = ("optics", np.atleast_1d(value), attrs)
+    for name, label in (("odd_zernike", "rlnOddZernike"), ("even_zernike", "rlnEvenZernike")):
+        if any(getattr(g, name)):
+            dims = ("optics", name.split("_")[0] + "_term")
+            variables[name] = (dims, np.array([getattr(g, name)]), {"relion_label": label})
+    if not np.array_equal(g.magnification, np.eye(2)):
+        variables["magnification_matrix"] = (("optics", "mag_row", "mag_column"), np.array([g.magnification]), {})
+    return variables
 
 
 def _attributes(name: str) -> dict[str, str]:
@@ -239,8 +252,10 @@ def _from_cache(folder: Path) -> tuple[dict[str, np.ndarray], Any] | None:
         return None
 
 
-def _store(folder: Path, table: dict[str, np.ndarray], images: np.ndarray, pixel_size: float) -> tuple[dict[str, np.ndarray], Any] | None:
-    """Write a finished simulation as one rename, so that a reader never sees half of it; None where that cannot be."""
+def _store(
+    folder: Path, table: dict[str, np.ndarray], images: np.ndarray, pixel_size: float
+) -> tuple[dict[str, np.ndarray], Any] | None:
+    """Write a finished simulation in one rename, so that nobody sees half of it; None where that cannot be."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))

@@ -58,7 +58,9 @@ class ParticleSettings:
             (self.snr > 0, f"snr must be positive, not {self.snr}; use noise_sigma=0 for images without noise"),
             (self.noise_sigma >= 0, f"noise_sigma must not be negative: {self.noise_sigma}"),
             (
-                len(self.class_weights) == len(self.molecules) and min(self.class_weights) >= 0 and sum(self.class_weights) > 0,
+                len(self.class_weights) == len(self.molecules)
+                and min(self.class_weights) >= 0
+                and sum(self.class_weights) > 0,
                 f"class_weights must be {len(self.molecules)} numbers (one per molecule), not {self.class_weights}",
             ),
             (
@@ -75,8 +77,8 @@ class ParticleSettings:
         for m in self.molecules:
             if m.diameter > self.box * self.optics.pixel_size:
                 raise SettingsError(
-                    f"a box of {self.box} x {self.optics.pixel_size:g} Å = {self.box * self.optics.pixel_size:.0f} Å does not "
-                    f"hold {m.name} of {m.diameter:.0f} Å; take a larger box or pixel size"
+                    f"a box of {self.box} x {self.optics.pixel_size:g} Å = {self.box * self.optics.pixel_size:.0f} Å "
+                    f"does not hold {m.name} of {m.diameter:.0f} Å; take a larger box or pixel size"
                 )
 
     @property
