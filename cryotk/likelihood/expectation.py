@@ -234,7 +234,7 @@ class ExpectationStep:
             prior = np.zeros((1, self.n_classes, 2)) if m.prior_offset is None else np.asarray(m.prior_offset)[None]
         offsets = self.sampling.offsets if self.options.align else np.zeros((1, 2))
         out = log_prior_offsets(
-            block.old_offset_px,
+            block.old_offset_px + block.rest_px,
             offsets,
             prior,
             m.sigma_offset,
@@ -317,7 +317,8 @@ class ExpectationStep:
         within = np.concatenate([np.tile(np.arange(a, b), len(classes)) for a, b in zip(start[:-1], start[1:], strict=True)])
         of_class = np.concatenate([np.repeat(classes, k) for k in n])
         parents = (of_class * s.n_orientations + orientation[within]).astype(np.int32)
-        parent_prior = prior[within]
+        # relative to the mean over the particle's list, as the global prior is relative to its mean
+        parent_prior = prior[within] + np.repeat(np.log(np.maximum(n, 1)), n * len(classes)).astype(np.float32)
         if self.options.compat != "relion" and len(classes) > 1:
             p = np.asarray(m.class_distribution, float)
             parent_prior = parent_prior + np.log(p[of_class] * len(p)).astype(np.float32)
@@ -493,7 +494,7 @@ class ExpectationStep:
             lattice.shell,
             np.ascontiguousarray(signal),
             np.ascontiguousarray(offset_xy, dtype=float),
-            block.old_offset_px * a,
+            (block.old_offset_px + block.rest_px) * a,
             prior_a,
             rows,
             row_weights,

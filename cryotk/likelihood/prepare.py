@@ -80,6 +80,8 @@ class Block:
     """(I, n_shells of the image) float64: power of the pixels that are not on the lattice."""
     old_offset_px: np.ndarray
     """(B, 2) float64: rounded old offset, applied to the images."""
+    rest_px: np.ndarray
+    """(B, 2) float64: the fractional rest, applied too when nothing is aligned, else 0."""
     constant: np.ndarray
     """(B,) float64: the part of the log likelihood that no pose changes."""
     usable: np.ndarray
@@ -260,6 +262,7 @@ class ImagePreparation:
             s,
             outside,
             rounded,
+            offset_px - rounded if fractional_shift else np.zeros_like(rounded),
             constant,
             usable,
         )
