@@ -37,6 +37,58 @@ def shifted_rows(images, ramps, out_real, out_imag):
                 out_imag[i, t, p] = a * d + b * c
 
 
+DENSE_FILL = 0.25
+"""Where more than this share of (orientation, offset) pairs is wanted, a matrix product of all is cheaper."""
+
+
+@_jit
+def _used_offsets(offset_start, offsets, first_parent, last_parent, n_coarse, column):
+    """Number the coarse offsets that any of some parents uses: fill ``column`` and return their count."""
+    column[:] = -1
+    for j in range(offset_start[first_parent], offset_start[last_parent]):
+        column[offsets[j]] = 0
+    n_used = 0
+    for t in range(n_coarse):
+        if column[t] == 0:
+            column[t] = n_used
+            n_used += 1
+    return n_used
+
+
+@_jit
+def _is_dense(n_parents, n_samples, n_used, n_children):
+    return n_parents * n_children >= 8 and n_samples > DENSE_FILL * n_parents * n_used
+
+
+@_jit
+def _gather_ramps(ramps, column, n_coarse, n_over, n_used):
+    """Rows of the ramps in use, (n_used * n_over, 2 P)."""
+    width = 2 * ramps.shape[2]
+    out = np.empty((n_used * n_over, width), np.float32)
+    for t in range(n_coarse):
+        if column[t] >= 0:
+            for q in range(n_over):
+                out[column[t] * n_over + q] = ramps[t * n_over + q].reshape(width)
+    return out
+
+
+@_jit
+def _conjugate_product(out_r, out_i, ar, ai, br, bi):
+    """``out = a conj(b)``."""
+    for p in range(out_r.shape[0]):
+        out_r[p] = ar[p] * br[p] + ai[p] * bi[p]
+    for p in range(out_r.shape[0]):
+        out_i[p] = ai[p] * br[p] - ar[p] * bi[p]
+
+
+@_jit
+def _weighted_power(w, ar, ai):
+    total = np.float32(0.0)
+    for p in range(w.shape[0]):
+        total += w[p] * (ar[p] * ar[p] + ai[p] * ai[p])
+    return total
+
+
 @_jit
 def ragged_scores(images, self_weights, slices, ramps, parent_start, parent_slot, parent_prior, parent_class,
                   offset_start, offsets, n_over, log_prior_offset, out):
@@ -64,10 +116,46 @@ def ragged_scores(images, self_weights, slices, ramps, parent_start, parent_slot
     product = np.empty((2, n_pixels), np.float32)
     zero = np.float32(0.0)
     half = np.float32(0.5)
+    n_coarse = ramps.shape[0] // n_over
+    column = np.empty(n_coarse, np.int64)
     for i in range(n_images):
         yr = images[i, 0]
         yi = images[i, 1]
         w = self_weights[i]
+        begin, end = parent_start[i], parent_start[i + 1]
+        n_used = _used_offsets(offset_start, offsets, begin, end, n_coarse, column)
+        if _is_dense(end - begin, offset_start[end] - offset_start[begin], n_used, n_children):
+            used_ramps = _gather_ramps(ramps, column, n_coarse, n_over, n_used)
+            per = max(1, 512 // n_children)
+            products = np.empty((per * n_children, 2 * n_pixels), np.float32)
+            self_terms = np.empty(per * n_children, np.float32)
+            for low in range(begin, end, per):
+                high = min(end, low + per)
+                row = 0
+                for a in range(low, high):
+                    for c in range(n_children):
+                        vr = slices[parent_slot[a], c, 0]
+                        vi = slices[parent_slot[a], c, 1]
+                        target_r = products[row, :n_pixels]
+                        target_i = products[row, n_pixels:]
+                        _conjugate_product(target_r, target_i, vr, vi, yr, yi)
+                        self_terms[row] = half * _weighted_power(w, vr, vi)
+                        row += 1
+                table = np.dot(products[:row], used_ramps.T)
+                row = 0
+                for a in range(low, high):
+                    position = offset_start[a] * n_children * n_over
+                    k = parent_class[a] if per_class else 0
+                    for c in range(n_children):
+                        base = parent_prior[a] - self_terms[row]
+                        for j in range(offset_start[a], offset_start[a + 1]):
+                            prior = base + log_prior_offset[i, k, offsets[j]]
+                            at = column[offsets[j]] * n_over
+                            for q in range(n_over):
+                                out[position] = table[row, at + q] + prior
+                                position += 1
+                        row += 1
+            continue
         for a in range(parent_start[i], parent_start[i + 1]):
             first, last = offset_start[a], offset_start[a + 1]
             position = first * n_children * n_over
@@ -75,14 +163,10 @@ def ragged_scores(images, self_weights, slices, ramps, parent_start, parent_slot
             for c in range(n_children):
                 vr = slices[parent_slot[a], c, 0]
                 vi = slices[parent_slot[a], c, 1]
-                self_term = zero
-                for p in range(n_pixels):
-                    product[0, p] = yr[p] * vr[p] + yi[p] * vi[p]
-                    product[1, p] = yr[p] * vi[p] - yi[p] * vr[p]
-                    self_term += w[p] * (vr[p] * vr[p] + vi[p] * vi[p])
-                base = parent_prior[a] - half * self_term
                 pr = product[0]
                 pi = product[1]
+                _conjugate_product(pr, pi, vr, vi, yr, yi)
+                base = parent_prior[a] - half * _weighted_power(w, vr, vi)
                 for j in range(first, last):
                     t = offsets[j]
                     prior = base + log_prior_offset[i, k, t]
@@ -95,6 +179,54 @@ def ragged_scores(images, self_weights, slices, ramps, parent_start, parent_slot
                             s += pr[p] * er[p] + pi[p] * ei[p]
                         out[position] = s + prior
                         position += 1
+
+
+# Short loops over few arrays: the compiler proves these free of overlap and uses vector instructions.
+
+
+@_jit
+def _add_product(out_r, out_i, ar, ai, br, bi):
+    for p in range(out_r.shape[0]):
+        out_r[p] += ar[p] * br[p] - ai[p] * bi[p]
+    for p in range(out_r.shape[0]):
+        out_i[p] += ar[p] * bi[p] + ai[p] * br[p]
+
+
+@_jit
+def _add_conjugate_product(out_r, out_i, ar, ai, br, bi):
+    for p in range(out_r.shape[0]):
+        out_r[p] += ar[p] * br[p] + ai[p] * bi[p]
+    for p in range(out_r.shape[0]):
+        out_i[p] += ai[p] * br[p] - ar[p] * bi[p]
+
+
+@_jit
+def _add_scaled(out, factor, a):
+    for p in range(out.shape[0]):
+        out[p] += factor * a[p]
+
+
+@_jit
+def _add_power(out, factor, ar, ai):
+    for p in range(out.shape[0]):
+        out[p] += factor * (ar[p] * ar[p] + ai[p] * ai[p])
+
+
+@_jit
+def _ramp_sums(weights, offset_start, offsets, column, used_ramps, low, high, n_children, n_over):
+    """``sum_t w E_t`` of every child of some parents as one matrix product: (parents * children, 2 P)."""
+    matrix = np.zeros(((high - low) * n_children, used_ramps.shape[0]), np.float32)
+    row = 0
+    for a in range(low, high):
+        position = offset_start[a] * n_children * n_over
+        for _c in range(n_children):
+            for j in range(offset_start[a], offset_start[a + 1]):
+                at = column[offsets[j]] * n_over
+                for q in range(n_over):
+                    matrix[row, at + q] = weights[position]
+                    position += 1
+            row += 1
+    return np.dot(matrix, used_ramps)
 
 
 @_jit
@@ -137,22 +269,38 @@ def accumulate(data, data_weight, masked, model_ctf, image_start, slices, ramps,
     n_particles, _, n_pixels = data.shape
     n_children = slices.shape[1]
     ramp_sum = np.empty((2, n_pixels), np.float32)
+    n_coarse = ramps.shape[0] // n_over
+    column = np.empty(n_coarse, np.int64)
+    marginal = np.zeros(ramps.shape[0], np.float64)
+    no_table = np.empty((1, 2 * n_pixels), np.float32)
     mean_slice = np.zeros((2, n_pixels), np.float32)
     mean_power = np.zeros(n_pixels, np.float32)
     for i in range(n_particles):
         total = 0.0
         squares = 0.0
         a = parent_start[i]
+        begin, end = parent_start[i], parent_start[i + 1]
+        n_used = _used_offsets(offset_start, offsets, begin, end, n_coarse, column)
+        dense = _is_dense(end - begin, offset_start[end] - offset_start[begin], n_used, n_children)
+        used_ramps = _gather_ramps(ramps, column, n_coarse, n_over, n_used) if dense else no_table
+        table = no_table
+        table_low, table_high = begin, begin
         while a < parent_start[i + 1]:
             k = parent_class[a]
             mean_slice[:] = 0.0
             mean_power[:] = 0.0
+            marginal[:] = 0.0
             class_total = 0.0
             while a < parent_start[i + 1] and parent_class[a] == k:
                 first, last = offset_start[a], offset_start[a + 1]
                 position = first * n_children * n_over
                 slot = parent_slot[a]
                 parent_total = 0.0
+                if dense and a >= table_high:
+                    table_low, table_high = a, min(end, a + max(1, 512 // n_children))
+                    table = _ramp_sums(
+                        weights, offset_start, offsets, column, used_ramps, table_low, table_high, n_children, n_over
+                    )
                 for c in range(n_children):
                     sum_w = np.float32(0.0)
                     for j in range(first, last):
@@ -163,7 +311,9 @@ def accumulate(data, data_weight, masked, model_ctf, image_start, slices, ramps,
                                 shift = offsets[j] * n_over + q
                                 er = ramps[shift, 0]
                                 ei = ramps[shift, 1]
-                                if sum_w == 0.0:
+                                if dense:
+                                    pass
+                                elif sum_w == 0.0:
                                     for p in range(n_pixels):
                                         ramp_sum[0, p] = w * er[p]
                                         ramp_sum[1, p] = w * ei[p]
@@ -172,13 +322,7 @@ def accumulate(data, data_weight, masked, model_ctf, image_start, slices, ramps,
                                         ramp_sum[0, p] += w * er[p]
                                         ramp_sum[1, p] += w * ei[p]
                                 sum_w += w
-                                x = old_offset[i, 0] + offset_xy[shift, 0]
-                                y = old_offset[i, 1] + offset_xy[shift, 1]
-                                class_offset[k, 0] += w * x
-                                class_offset[k, 1] += w * y
-                                dx = x - prior_offset[k, 0]
-                                dy = y - prior_offset[k, 1]
-                                squares += w * (dx * dx + dy * dy)
+                                marginal[shift] += w
                     if sum_w > 0.0:
                         parent_total += sum_w
                         vr = slices[slot, c, 0]
@@ -186,25 +330,37 @@ def accumulate(data, data_weight, masked, model_ctf, image_start, slices, ramps,
                         fr = rows[slot, c, 0]
                         fi = rows[slot, c, 1]
                         fw = row_weights[slot, c]
-                        sr = ramp_sum[0]
-                        si = ramp_sum[1]
+                        if dense:
+                            row = (a - table_low) * n_children + c
+                            sr = table[row, :n_pixels]
+                            si = table[row, n_pixels:]
+                        else:
+                            sr = ramp_sum[0]
+                            si = ramp_sum[1]
                         ur = data[i, 0]
                         ui = data[i, 1]
                         cw = data_weight[i]
                         mr = mean_slice[0]
                         mi = mean_slice[1]
-                        for p in range(n_pixels):
-                            fr[p] += ur[p] * sr[p] - ui[p] * si[p]
-                            fi[p] += ur[p] * si[p] + ui[p] * sr[p]
-                            fw[p] += sum_w * cw[p]
-                            mr[p] += vr[p] * sr[p] + vi[p] * si[p]
-                            mi[p] += vi[p] * sr[p] - vr[p] * si[p]
-                            mean_power[p] += sum_w * (vr[p] * vr[p] + vi[p] * vi[p])
+                        _add_product(fr, fi, ur, ui, sr, si)
+                        _add_scaled(fw, sum_w, cw)
+                        _add_conjugate_product(mr, mi, vr, vi, sr, si)
+                        _add_power(mean_power, sum_w, vr, vi)
                 class_total += parent_total
                 direction_sum[k, parent_direction[a]] += parent_total
                 a += 1
             if class_total > 0.0:
                 class_sum[k] += class_total
+                for shift in range(marginal.shape[0]):
+                    w = marginal[shift]
+                    if w > 0.0:
+                        x = old_offset[i, 0] + offset_xy[shift, 0]
+                        y = old_offset[i, 1] + offset_xy[shift, 1]
+                        class_offset[k, 0] += w * x
+                        class_offset[k, 1] += w * y
+                        dx = x - prior_offset[k, 0]
+                        dy = y - prior_offset[k, 1]
+                        squares += w * (dx * dx + dy * dy)
                 total += class_total
                 for m in range(image_start[i], image_start[i + 1]):
                     scale = np.float32(per_image[m, 0])

@@ -295,7 +295,7 @@ def posterior_weights(scores, sample_start, fraction):
             if s == best and best_index[i] < 0:
                 best_index[i] = j
             if s >= threshold:
-                w = np.exp(np.float64(s) - np.float64(best)) * inverse
+                w = np.float64(np.exp(s - best)) * inverse
                 sum_kept += w
                 scores[j] = w
             else:
