@@ -5,8 +5,8 @@ instead of repeating it. The truth stays beside the data in ``true_*`` columns. 
 """
 
 from cryotk.simulate.density import volume
-from cryotk.simulate.molecule import Molecule, molecule
-from cryotk.simulate.particles import example, particles, with_true_poses
+from cryotk.simulate.molecules import Molecule, molecule
+from cryotk.simulate.particle_set import example, particles, with_true_poses
 from cryotk.simulate.plan import JUNK_KINDS, ParticleSettings
 
 __all__ = [

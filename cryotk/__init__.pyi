@@ -1,0 +1,10 @@
+from . import errors as errors
+from . import execution as execution
+from . import fourier as fourier
+from . import geometry as geometry
+from . import optics as optics
+from . import simulate as simulate
+from .data import concat as concat
+from .data import open_particles as open_particles
+from .data import select_particles as select_particles
+from .jobs import Class2D as Class2D

@@ -1,0 +1,5 @@
+"""Shells, filters, resizing, Fourier shell correlation: functions of arrays."""
+
+from cryotk.fourier.shells import fourier_shell_correlation, radial_average, shell_index
+
+__all__ = ["fourier_shell_correlation", "radial_average", "shell_index"]

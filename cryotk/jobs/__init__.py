@@ -1,0 +1,9 @@
+"""What a user runs step by step. Each job reads like the method section of its paper.
+
+Settings, schedule and bookkeeping live here; formulas are pure functions, loops are kernels.
+"""
+
+from cryotk.jobs.class2d import Class2D, Class2DSettings
+from cryotk.jobs.iterative import IterativeJob
+
+__all__ = ["Class2D", "Class2DSettings", "IterativeJob"]
