@@ -9,7 +9,7 @@ import scipy.fft
 
 from cryotk.errors import SettingsError
 from cryotk.simulate.gridding import points_to_volume_transform
-from cryotk.simulate.molecule import Molecule
+from cryotk.simulate.molecules import Molecule
 
 if TYPE_CHECKING:
     import xarray as xr

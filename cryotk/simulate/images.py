@@ -170,7 +170,7 @@ class Renderer:
         grain = self._transform(rng.standard_normal((field, field), dtype=np.float32) * inside)
         grain *= np.exp(-2 * np.pi**2 * 3.0**2 * (self.frequencies**2).sum(1)).astype(np.float32).reshape(self._shape)
         step = self._transform(inside)
-        contrast = rng.uniform(1.2, 2.0)
+        contrast = rng.uniform(0.3, 0.6)
         phase_contrast = (6 * contrast * step + 4 * grain) * self.ctf(np.array([row]))[0]
         return (0.5 * contrast * step + phase_contrast).astype(np.complex64)
 
@@ -231,17 +231,20 @@ def render(
 
 
 def signal_amplitude(settings: ParticleSettings, table: dict[str, np.ndarray]) -> float:
-    """Amplitude that gives the wanted ratio of variances in the particle's circle, from up to 64 good particles."""
+    """Amplitude that gives the wanted ratio of variances in the particle's circle, from up to 64 particles.
+
+    The pilot particles are the first ones, centred and none of them junk.
+    """
     if settings.amplitude is not None:
         return float(settings.amplitude)
-    good = np.nonzero(~table["is_junk"])[0][:64]
-    if len(good) == 0:
-        return 1.0
-    renderer = Renderer(settings, table)
-    images = np.concatenate([renderer.images(good[i : i + BLOCK], 0.0) for i in range(0, len(good), BLOCK)])
+    pilot = {name: column[:64].copy() for name, column in table.items()}
+    pilot["junk_kind"][:] = ""
+    pilot["true_shift_x"][:] = pilot["true_shift_y"][:] = 0
+    pilot["true_scale"][:] = 1
+    renderer, rows = Renderer(settings, pilot), np.arange(len(pilot["true_scale"]))
+    images = np.concatenate([renderer.images(rows[i : i + BLOCK], 0.0) for i in range(0, len(rows), BLOCK)])
     axis = np.arange(settings.box) - settings.box // 2
     radius = min(settings.diameter / 2 / settings.optics.pixel_size, settings.box / 2)
     inside = np.hypot(axis[:, None], axis) < radius
-    scale = table["true_scale"][good][:, None]
-    variance = (images[:, inside] / scale).astype(np.float64).var(1).mean()
+    variance = images[:, inside].astype(np.float64).var(1).mean()
     return float(np.sqrt(settings.snr / variance))

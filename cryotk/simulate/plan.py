@@ -11,7 +11,7 @@ import numpy as np
 
 from cryotk.errors import SettingsError
 from cryotk.optics import OpticsGroup
-from cryotk.simulate.molecule import Molecule
+from cryotk.simulate.molecules import Molecule
 
 __all__ = ["JUNK_KINDS", "ParticleSettings", "draw_table"]
 
@@ -45,6 +45,9 @@ class ParticleSettings:
     phase_shift: float = 0.0
     scale_sigma: float = 0.12
     junk: tuple[tuple[str, float], ...] = ()
+    preferred_views: int = 0
+    preferred_fraction: float = 0.8
+    preferred_spread: float = 10.0
     noise: tuple[float, float, float] = (0.6, 2.4, 0.035)
     noise_sigma: float = 1.0
     seed: int = 0
@@ -116,8 +119,7 @@ def draw_table(settings: ParticleSettings) -> dict[str, np.ndarray]:
     micrographs = settings.n_micrographs or max(1, round(n / 40))
     of = np.arange(n) * micrographs // n
     table = _micrograph_columns(settings, rng, micrographs, of)
-    table["true_angle_rot"] = rng.uniform(-180, 180, n)
-    table["true_angle_tilt"] = np.degrees(np.arccos(rng.uniform(-1, 1, n)))
+    table["true_angle_rot"], table["true_angle_tilt"] = _directions(settings, rng)
     table["true_angle_psi"] = rng.uniform(-180, 180, n)
     shift = rng.normal(0, settings.offset_sigma, (n, 2))
     weights = np.array(settings.class_weights) / sum(settings.class_weights)
@@ -135,6 +137,22 @@ def draw_table(settings: ParticleSettings) -> dict[str, np.ndarray]:
     table["true_shift_x"], table["true_shift_y"] = shift[:, 0].copy(), shift[:, 1].copy()
     table["junk_kind"], table["is_junk"] = kind, kind != ""
     return table
+
+
+def _directions(settings: ParticleSettings, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Rot and tilt: uniform over the sphere, or a share of them near a few preferred views."""
+    n = settings.n
+    rot, tilt = rng.uniform(-180, 180, n), np.degrees(np.arccos(rng.uniform(-1, 1, n)))
+    if settings.preferred_views:
+        views = rng.standard_normal((settings.preferred_views, 3))
+        views /= np.linalg.norm(views, axis=1, keepdims=True)
+        near = views[rng.integers(len(views), size=n)]
+        near = near + np.radians(settings.preferred_spread) * rng.standard_normal((n, 3))
+        near /= np.linalg.norm(near, axis=1, keepdims=True)
+        chosen = rng.random(n) < settings.preferred_fraction
+        rot = np.where(chosen, np.degrees(np.arctan2(near[:, 1], near[:, 0])), rot)
+        tilt = np.where(chosen, np.degrees(np.arccos(np.clip(near[:, 2], -1, 1))), tilt)
+    return rot, tilt
 
 
 def _micrograph_columns(
