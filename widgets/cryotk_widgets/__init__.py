@@ -1,1 +1,10 @@
-"""Everything of cryotk that draws on a screen: anywidgets for notebooks, HoloViews figures."""
+"""Everything of cryotk that draws on a screen: anywidgets for notebooks, HoloViews figures, the offline page.
+
+A view takes results, whoever made them, and follows a job when given one. Nothing here computes an algorithm.
+"""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach(
+    __name__, submod_attrs={"gallery": ["ClassGallery"], "export": ["export_html"]}, submodules=["plots"]
+)
