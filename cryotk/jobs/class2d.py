@@ -298,6 +298,48 @@ class Class2D(PosteriorMixin, IterativeJob):
 
         return resume_class2d(cls, Path(path), particles, changes)
 
+    def _norm_of(self, iteration: Iteration) -> np.ndarray:
+        """Normalisation of every image after an iteration (a particle's images may differ)."""
+        if self.iterations and iteration is self.iterations[-1] or len(self._state.norm) != self.data.n:
+            return self._state.norm
+        return np.asarray(iteration.assignments["norm_correction"].values, float)
+
+    def _restore_state(self, iteration: Iteration, norm: np.ndarray) -> None:
+        a = iteration.assignments
+        poses = np.stack([a[f"angle_{x}"].values for x in ("rot", "tilt", "psi")], -1)
+        self._state = Particles(poses, np.stack([a["shift_x"].values, a["shift_y"].values], -1), np.asarray(norm, float))
+
+    def _adopt(self, iteration: Iteration) -> None:
+        """Take poses, offsets and norms of an iteration read from elsewhere, matched by image name when possible."""
+        import xarray as xr
+
+        a = iteration.assignments
+        n = self.data.n
+        if a.sizes.get("particle", 0) and "image_name" in a and "image_name" in self.particles:
+            rows = {_image_key(v): i for i, v in enumerate(a["image_name"].values)}
+            try:
+                index = np.array([rows[_image_key(v)] for v in self.particles["image_name"].values])
+            except KeyError as error:
+                raise SettingsError(f"particle image {error.args[0]} is not in {iteration.source}'s data file") from None
+            a = a.isel(particle=index)
+        elif a.sizes.get("particle", 0) != n:
+            raise SettingsError(f"{iteration.source} has {a.sizes.get('particle', 0)} particles, the given set {n}")
+
+        def column(name: str, default: float) -> np.ndarray:
+            return np.asarray(a[name].values, float) if name in a else np.full(n, default)
+
+        state = Particles(
+            np.stack([column(f"angle_{x}", 0) for x in ("rot", "tilt", "psi")], -1),
+            np.stack([column("shift_x", 0), column("shift_y", 0)], -1),
+            np.where(column("norm_correction", 1) > 0, column("norm_correction", 1), 1.0),
+        )
+        self._state = state
+        iteration.assignments = assignments_dataset(
+            self.particles, column("class_number", 0).astype(int), state.poses, state.shifts, column("max_probability", 0),
+            column("n_significant", 0).astype(int), column("log_likelihood", 0), state.norm, np.zeros(n, bool),
+        )
+        assert isinstance(iteration.assignments, xr.Dataset)
+
     def branch(self, **changes: Any) -> Class2D:
         """Return a new job from the same state with other settings, e.g. ``job.branch(tau2_fudge=4)``."""
         values = self.settings.model_dump() | changes
@@ -323,6 +365,12 @@ class Class2D(PosteriorMixin, IterativeJob):
         from cryotk.jobs.reprs import job_html
 
         return job_html(self)
+
+
+def _image_key(name: object) -> str:
+    """Image name without leading zeros, so that 000001@a and 00000001@a are one."""
+    number, at, file = str(name).partition("@")
+    return f"{int(number)}@{file}" if at else number
 
 
 def _advance(previous: Iteration, model: RefinementModel, moved: tuple[float, float, float]) -> Convergence:

@@ -117,9 +117,14 @@ class IterativeJob(ABC):
         reporter = ProgressReporter(self._listeners, self.iteration + 1, 1)
         reporter.tell("maximization", 1.0)
         new = self._maximization(e)
-        if self._directory is not None:
-            self._write(self._directory, new)
         self.iterations.append(new)
+        if self._directory is not None:
+            try:
+                self._write(self._directory, new)
+            except OSError:
+                # a full disk ends the run, not the iteration: it stays in memory and can be saved elsewhere
+                self._directory = None
+                raise
         reporter.tell("finished", 1.0)
         return new
 
