@@ -3,21 +3,34 @@
 Only pixels are lazy; tables are eager. No mathematics of the field, nothing that draws.
 """
 
+from cryotk.data.accessor import ArrayAccessor, ParticleAccessor
+from cryotk.data.checks import Report
 from cryotk.data.particles import concat, image_source, open_particles, optics_groups, select_particles
 from cryotk.data.refinement import Convergence, Iteration, RefinementModel, SamplingSettings
 from cryotk.data.source import ArraySource, ImageSource, StackSource
+from cryotk.data.volumes import as_volume, open_stack, open_volume, write_stack, write_volume
+from cryotk.io.particle_tables import write_particles
 
 __all__ = [
+    "ArrayAccessor",
     "ArraySource",
     "Convergence",
     "ImageSource",
     "Iteration",
+    "ParticleAccessor",
     "RefinementModel",
+    "Report",
     "SamplingSettings",
     "StackSource",
+    "as_volume",
     "concat",
     "image_source",
     "open_particles",
+    "open_stack",
+    "open_volume",
     "optics_groups",
     "select_particles",
+    "write_particles",
+    "write_stack",
+    "write_volume",
 ]

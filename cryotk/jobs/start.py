@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.fft
 
+from cryotk.fourier import lowpass
 from cryotk.jobs.particle_set import ParticleSet
 from cryotk.jobs.updates import round_int
 from cryotk.likelihood.lattice import Lattice
@@ -12,7 +13,7 @@ from cryotk.likelihood.prepare import ImagePreparation, particle_mask
 from cryotk.likelihood.references import SliceMaker, group_transform
 from cryotk.projection import Accumulator, wiener_reconstruct
 
-__all__ = ["initial_averages", "initial_noise", "initial_resolution_shell", "lowpass_map"]
+__all__ = ["initial_averages", "initial_noise", "initial_resolution_shell"]
 
 N_NOISE = 1000
 
@@ -20,18 +21,6 @@ N_NOISE = 1000
 def initial_resolution_shell(box: int) -> int:
     """Shell that initial averages are low-passed to when nothing else is known."""
     return max(2, round_int(0.07 * box))
-
-
-def lowpass_map(map_: np.ndarray, pixel_size: float, resolution: float, width: float = 2.0) -> np.ndarray:
-    """Low-pass a map with a raised cosine ``width`` Fourier pixels wide, centred on ``resolution`` in Å."""
-    n, dims = map_.shape[-1], map_.ndim
-    k = np.fft.fftfreq(n) * n
-    axes = [k] * (dims - 1) + [np.arange(n // 2 + 1)]
-    r = np.sqrt(sum(np.meshgrid(*[a.astype(float) ** 2 for a in axes], indexing="ij", sparse=True)))
-    centre = n * pixel_size / resolution
-    ramp = 0.5 + 0.5 * np.cos(np.pi * (r - (centre - width / 2)) / width)
-    gain = np.where(r < centre - width / 2, 1.0, np.where(r > centre + width / 2, 0.0, ramp))
-    return scipy.fft.irfftn(scipy.fft.rfftn(map_, workers=1) * gain, s=map_.shape, workers=1)
 
 
 def _first_rows(data: ParticleSet, group: int, limit: int) -> np.ndarray:
@@ -156,7 +145,7 @@ def initial_averages(
     out = np.empty((n_classes, box, box))
     for k, acc in enumerate(accumulators):
         acc.symmetrise()
-        out[k] = lowpass_map(wiener_reconstruct(acc), pixel_size, box * pixel_size / shell) * mask
+        out[k] = lowpass(wiener_reconstruct(acc), pixel_size, box * pixel_size / shell) * mask
     return out
 
 

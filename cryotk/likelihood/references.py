@@ -6,22 +6,9 @@ import numpy as np
 
 from cryotk.likelihood.lattice import Lattice
 from cryotk.likelihood.sampling import Sampling
-from cryotk.optics import OpticsGroup
-from cryotk.projection import Accumulator, FourierReference
+from cryotk.projection import Accumulator, FourierReference, group_transform
 
 __all__ = ["CoarseSlices", "SliceMaker", "group_transform"]
-
-
-def group_transform(optics: OpticsGroup, box: int, pixel_size: float) -> np.ndarray:
-    """(3, 3) matrix that multiplies rotations of a group from the left: magnification and pixel scale.
-
-    A slice pixel of the image is looked up at ``A^-1 (x, y, 0)`` of the model; with another box or pixel, or an
-    anisotropic magnification, ``A`` becomes this matrix times ``A``.
-    """
-    m = np.eye(3)
-    m[:2, :2] = np.asarray(optics.magnification, float)
-    rho = (optics.box_size * optics.pixel_size) / (box * pixel_size)
-    return np.linalg.inv(m) * rho
 
 
 class SliceMaker:

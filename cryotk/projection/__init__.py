@@ -4,6 +4,7 @@ One implementation serves likelihood, CTF refinement, polishing, subtraction and
 no statistics of poses.
 """
 
+from cryotk.projection.predict import group_transform, predict
 from cryotk.projection.reconstruction import (
     Accumulator,
     ShellStatistics,
@@ -12,4 +13,12 @@ from cryotk.projection.reconstruction import (
 )
 from cryotk.projection.reference import FourierReference
 
-__all__ = ["Accumulator", "FourierReference", "ShellStatistics", "shell_statistics", "wiener_reconstruct"]
+__all__ = [
+    "Accumulator",
+    "FourierReference",
+    "ShellStatistics",
+    "group_transform",
+    "predict",
+    "shell_statistics",
+    "wiener_reconstruct",
+]

@@ -123,7 +123,8 @@ def points_to_volume_transform(positions: np.ndarray, weights: np.ndarray, box: 
     half, fine = box // 2, 2 * box
     grid = np.zeros((fine, fine, fine))
     at = positions / (pixel_size / 2)
-    _spread_3d(*(np.ascontiguousarray(at[:, i]) for i in range(3)), weights, grid)
+    x, y, z = (np.ascontiguousarray(at[:, i]) for i in range(3))
+    _spread_3d(x, y, z, weights, grid)
     full = scipy.fft.rfftn(grid, workers=1)
     index = np.arange(box)
     source = np.where(index <= half, index, index - box)

@@ -1,0 +1,118 @@
+"""Volumes and stacks: DataArrays with coordinates in Å."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cryotk.data.lazy_images import lazy_images
+from cryotk.errors import DataError
+from cryotk.io.mrc import read_header, read_images, write_mrc
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["as_volume", "open_stack", "open_volume", "write_stack", "write_volume"]
+
+
+def _coordinates(shape: tuple[int, ...], axes: tuple[str, ...], pixel_size: float) -> dict[str, Any]:
+    return {a: (a, (np.arange(n) - n // 2) * pixel_size, {"units": "Å"}) for a, n in zip(axes, shape, strict=True)}
+
+
+def as_volume(array: Any, pixel_size: float, source: str = "") -> xr.DataArray:
+    """Wrap a (z, y, x) array as a volume, centre at index n // 2."""
+    import xarray as xr
+
+    data = np.asarray(array) if not hasattr(array, "__array_namespace__") else array
+    if data.ndim != 3:
+        raise DataError(f"a volume has 3 dimensions, not {data.ndim}")
+    return xr.DataArray(
+        data, dims=("z", "y", "x"), coords=_coordinates(data.shape, ("z", "y", "x"), pixel_size), name="density",
+        attrs={"pixel_size": float(pixel_size), "source": source},
+    )
+
+
+def open_volume(path: Any, pixel_size: float | None = None) -> xr.DataArray:
+    """Open an MRC map.
+
+    Parameters
+    ----------
+    path : path or DataArray
+        A DataArray is returned as it is.
+    pixel_size : float, optional
+        Å; overrides the header.
+
+    Returns
+    -------
+    xarray.DataArray
+        (z, y, x) float32, coordinates in Å, ``pixel_size`` in attrs.
+
+    Raises
+    ------
+    DataError
+        When neither the header nor ``pixel_size`` gives a pixel size.
+    """
+    import xarray as xr
+
+    if isinstance(path, xr.DataArray):
+        return path
+    header = read_header(path)
+    a = pixel_size if pixel_size is not None else header.pixel_size
+    if not a > 0:
+        raise DataError(f"{path}: the header has no pixel size; give pixel_size= in Å")
+    data = read_images(header, np.arange(header.shape[0]))
+    out = as_volume(data, a, str(path))
+    out.attrs["origin"] = tuple(float(v) for v in header.origin)
+    return out
+
+
+class _Sections:
+    """All sections of one file as an image source."""
+
+    def __init__(self, path: str) -> None:
+        header = read_header(path)
+        if header.shape[1] != header.shape[2]:
+            raise DataError(f"{path}: images are {header.shape[2]} x {header.shape[1]} pixels; square ones are needed")
+        self.path, self.n, self.box = path, header.shape[0], header.shape[-1]
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        return read_images(read_header(self.path), indices)
+
+
+def open_stack(path: str | os.PathLike[str], pixel_size: float | None = None) -> xr.DataArray:
+    """Open an MRC stack; images are read when asked for.
+
+    Returns
+    -------
+    xarray.DataArray
+        (image, y, x) float32 over dask.
+    """
+    import xarray as xr
+
+    header = read_header(path)
+    a = pixel_size if pixel_size is not None else (header.pixel_size or 1.0)
+    source = _Sections(str(path))
+    return xr.DataArray(
+        lazy_images(source), dims=("image", "y", "x"), coords=_coordinates((source.box, source.box), ("y", "x"), a), name="images",
+        attrs={"pixel_size": float(a), "source": str(path)},
+    )
+
+
+def _pixel_size(data: Any, pixel_size: float | None, path: Any) -> float:
+    a = pixel_size if pixel_size is not None else getattr(data, "attrs", {}).get("pixel_size")
+    if a is None or not a > 0:
+        raise DataError(f"{path}: the pixel size is not known; give pixel_size= in Å")
+    return float(a)
+
+
+def write_volume(volume: Any, path: str | os.PathLike[str], pixel_size: float | None = None, dtype: str = "float32") -> None:
+    """Write a map (z, y, x), atomically; the pixel size is the DataArray's unless given."""
+    write_mrc(Path(path), np.asarray(volume), _pixel_size(volume, pixel_size, path), dtype=dtype)
+
+
+def write_stack(stack: Any, path: str | os.PathLike[str], pixel_size: float | None = None, dtype: str = "float32") -> None:
+    """Write images (image, y, x), atomically; the pixel size is the DataArray's unless given."""
+    write_mrc(Path(path), np.asarray(stack), _pixel_size(stack, pixel_size, path), is_stack=True, dtype=dtype)

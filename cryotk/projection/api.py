@@ -1,0 +1,284 @@
+"""Functions for users: project, reconstruct, fsc, ctf_image. Paths are accepted wherever objects are."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.fft
+
+from cryotk.data import image_source, open_particles, open_volume, optics_groups
+from cryotk.errors import DataError
+from cryotk.fourier import fourier_shell_correlation
+from cryotk.geometry import euler_to_matrix, symmetry_operators
+from cryotk.optics import OpticsGroup, ctf, odd_phase
+from cryotk.projection.predict import group_transform, predict
+from cryotk.projection.reconstruction import Accumulator, wiener_reconstruct
+from cryotk.projection.reference import FourierReference
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["ctf_image", "fsc", "project", "reconstruct"]
+
+_CTF_COLUMNS = {
+    "defocus_u": "defocus_u", "defocus_v": "defocus_v", "defocus_angle": "defocus_angle", "phase_shift": "phase_shift",
+    "ctf_b_factor": "b_factor", "ctf_scale": "scale",
+}  # fmt: skip
+
+
+def _half_plane(n: int, radius: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """kx, ky of half-plane pixels up to a radius, in image order; Nyquist row positive."""
+    ky = np.arange(n)
+    ky = np.where(ky <= n // 2, ky, ky - n)[:, None]
+    kx = np.arange(n // 2 + 1)[None]
+    keep = ~((kx == 0) & (ky < 0))
+    r = n / 2 if radius is None else radius
+    keep &= kx**2 + ky**2 <= r * r
+    y, x = np.nonzero(keep)
+    return x.astype(np.int32), np.broadcast_to(ky, keep.shape)[y, x].astype(np.int32)
+
+
+def _ctf_parameters(table: dict[str, np.ndarray], rows: Any) -> dict[str, np.ndarray]:
+    return {new: np.asarray(table[old], float)[rows] for old, new in _CTF_COLUMNS.items() if old in table}
+
+
+def _columns(particles: xr.Dataset) -> dict[str, np.ndarray]:
+    names = [*_CTF_COLUMNS, "angle_rot", "angle_tilt", "angle_psi", "shift_x", "shift_y", "optics_group", "random_subset"]
+    return {n: np.asarray(particles[n].values) for n in names if n in particles}
+
+
+def _poses(table: dict[str, np.ndarray], rows: Any) -> tuple[np.ndarray, np.ndarray]:
+    n = len(table["optics_group"])
+    missing = [a for a in ("angle_rot", "angle_tilt", "angle_psi") if a not in table]
+    if len(missing) == 3:
+        raise DataError("particles have no angles (rlnAngleRot, rlnAngleTilt, rlnAnglePsi): refine them first")
+    angle = [np.asarray(table.get(a, np.zeros(n)), float)[rows] for a in ("angle_rot", "angle_tilt", "angle_psi")]
+    shift = np.stack([np.asarray(table.get(s, np.zeros(n)), float)[rows] for s in ("shift_x", "shift_y")], -1)
+    return euler_to_matrix(*angle), shift
+
+
+def project(volume: Any, particles: Any, apply_ctf: bool = True, *, apply_aberrations: bool = True, padding: float = 2.0) -> xr.DataArray:
+    """Project a volume at the poses of particles; computed when asked for.
+
+    Parameters
+    ----------
+    volume : DataArray or path
+    particles : Dataset or path
+        Poses, offsets, CTF.
+    apply_ctf : bool
+    apply_aberrations : bool
+        Beam tilt and antisymmetric aberrations too.
+    padding : float
+
+    Returns
+    -------
+    xarray.DataArray
+        (particle, y, x) float32 over dask.
+    """
+    import dask.array as da
+    import xarray as xr
+
+    v, p = open_volume(volume), open_particles(particles, images=False) if not hasattr(particles, "sizes") else particles
+    a = float(v.attrs["pixel_size"])
+    groups = optics_groups(p) if "box_size" in p else _groups_for(p, v)
+    table = _columns(p)
+    boxes = {g.box_size for g in groups.values()}
+    if len(boxes) > 1:
+        raise DataError("optics groups have different boxes: project one at a time with particles.cryo.group(name)")
+    box = boxes.pop()
+    reference = FourierReference.from_map(np.asarray(v.data, np.float32), a, None, padding)
+    run = partial(_project_rows, reference, groups, table, apply_ctf, apply_aberrations, box)
+    n = p.sizes["particle"]
+    per = int(max(1, min(500, 32_000_000 // (4 * box * box))))
+    data = da.map_blocks(run, da.arange(n, chunks=per), dtype=np.float32, chunks=((*[per] * (n // per), *([n % per] if n % per else [])), (box,), (box,)),
+                         new_axis=[1, 2], meta=np.empty((0, 0, 0), np.float32))  # fmt: skip
+    return xr.DataArray(data, dims=("particle", "y", "x"), name="projections", attrs={"pixel_size": next(iter(groups.values())).pixel_size})
+
+
+def _groups_for(particles: xr.Dataset, volume: xr.DataArray) -> dict[int, OpticsGroup]:
+    sized = particles.assign(box_size=("optics", np.full(particles.sizes["optics"], volume.shape[-1])))
+    return optics_groups(sized)
+
+
+def _project_rows(reference: FourierReference, groups: dict[int, OpticsGroup], table: dict[str, np.ndarray], apply_ctf: bool,
+                  apply_aberrations: bool, box: int, rows: np.ndarray) -> np.ndarray:
+    kx, ky = _half_plane(box)
+    out = np.zeros((len(rows), box, box), np.float32)
+    number = np.asarray(table["optics_group"])[rows]
+    for g, optics in groups.items():
+        here = np.nonzero(number == g)[0]
+        if not len(here):
+            continue
+        matrices, shifts = _poses(table, rows[here])
+        values = predict(
+            reference, optics, matrices, kx, ky, shifts=shifts, ctf_parameters=_ctf_parameters(table, rows[here]) if apply_ctf else None,
+            apply_odd_phase=apply_aberrations,
+        )
+        half = np.zeros((len(here), box, box // 2 + 1), np.complex64)
+        half[:, ky, kx] = values * (box * box) * (1 - 2 * ((kx + ky) % 2))
+        line = np.arange(1, box // 2)
+        half[:, -line, 0] = half[:, line, 0].conj()
+        out[here] = scipy.fft.irfft2(half, s=(box, box), workers=1)
+    return out
+
+
+def reconstruct(
+    particles: Any, symmetry: str = "C1", half: int | None = None, padding: float = 2.0, *, do_ctf: bool = True,
+    phase_flip_only: bool = False, intact_first_peak: bool = False, max_resolution: float | None = None,
+) -> xr.DataArray:
+    """Reconstruct a map from particles at their poses (unregularised, CTF-weighted).
+
+    Parameters
+    ----------
+    particles : Dataset or path
+        With angles and offsets.
+    symmetry : str
+        Point group.
+    half : {None, 1, 2}
+        Use that half-set only.
+    padding : float
+    do_ctf : bool
+    phase_flip_only : bool
+        Correct signs alone.
+    intact_first_peak : bool
+    max_resolution : float, optional
+        Å.
+
+    Returns
+    -------
+    xarray.DataArray
+        (z, y, x) float32.
+    """
+    from cryotk.data import as_volume
+
+    p = open_particles(particles)
+    table = _columns(p)
+    groups = optics_groups(p)
+    first = groups[min(groups)]
+    box, a = first.box_size, first.pixel_size
+    size = box if max_resolution is None else min(box, 2 * int(np.ceil(box * a / max_resolution)))
+    keep = np.ones(p.sizes["particle"], bool)
+    if half is not None:
+        if "random_subset" not in table:
+            raise DataError("particles have no half-sets (rlnRandomSubset)")
+        keep = np.asarray(table["random_subset"]) == half
+        if not keep.any():
+            raise DataError(f"half-set {half} is empty")
+    accumulator = Accumulator(box, size, padding, True)
+    number = np.asarray(table["optics_group"])
+    for g, optics in groups.items():
+        rows = np.nonzero((number == g) & keep)[0]
+        if len(rows):
+            source = image_source(p.cryo.group(g)) if "images" not in p else image_source(p)
+            local = np.searchsorted(np.nonzero(number == g)[0], rows) if "images" not in p else rows
+            _insert_group(accumulator, optics, source, local, rows, table, box, a, size, do_ctf, phase_flip_only, intact_first_peak)
+    accumulator.symmetrise(symmetry_operators(symmetry))
+    return as_volume(wiener_reconstruct(accumulator).astype(np.float32), a, "cryotk reconstruct")
+
+
+def _insert_group(accumulator: Accumulator, optics: OpticsGroup, source: Any, local: np.ndarray, rows: np.ndarray, table: dict[str, np.ndarray],
+                  box: int, pixel_size: float, size: int, do_ctf: bool, flip: bool, intact: bool) -> None:
+    n = optics.box_size
+    rho = n * optics.pixel_size / (box * pixel_size)
+    kx, ky = _half_plane(n, min(n / 2, np.ceil(rho * size / 2)))
+    frequencies = np.stack([kx, ky], -1) / (n * optics.pixel_size)
+    transform = group_transform(optics, box, pixel_size)
+    remove = np.exp(-1j * odd_phase(optics, frequencies)).astype(np.complex64)
+    sign = (1 - 2 * ((kx + ky) % 2)).astype(np.float32)
+    per = max(1, 64_000_000 // (16 * n * n))
+    for first in range(0, len(rows), per):
+        some = rows[first : first + per]
+        f = scipy.fft.rfft2(source.read(local[first : first + per]), workers=1)[:, ky, kx] * (sign / n**2) * remove
+        matrices, shifts = _poses(table, some)
+        angle = -2 * np.pi * (shifts[:, :1] * frequencies[:, 0] + shifts[:, 1:] * frequencies[:, 1])
+        f *= np.exp(1j * angle).astype(np.complex64)
+        weight = np.ones(f.shape, np.float32)
+        if do_ctf:
+            c = ctf(optics, frequencies, **_ctf_parameters(table, some), intact_first_peak=intact, phase_flip_only=flip)
+            if optics.premultiplied:
+                weight = c * c
+            else:
+                f *= c
+                weight = c * c
+        accumulator.insert(f, weight, transform @ matrices, kx, ky)
+
+
+def fsc(a: Any, b: Any, mask: Any = None) -> xr.DataArray:
+    """Fourier shell correlation of two maps.
+
+    Parameters
+    ----------
+    a, b : DataArray or path
+        Of one box and pixel size.
+    mask : DataArray or path, optional
+        Multiplied with both.
+
+    Returns
+    -------
+    xarray.DataArray
+        Over ``shell`` with coordinate ``frequency`` (1/Å); attributes ``resolution_0143`` and ``resolution_05`` in Å, where the
+        curve first falls below (infinite when at once, the box's Nyquist limit when never).
+    """
+    import xarray as xr
+
+    x, y = open_volume(a), open_volume(b)
+    if x.shape != y.shape:
+        raise DataError(f"maps have different boxes: {x.shape} and {y.shape}; use maps of one refinement")
+    if len(set(x.shape)) != 1:
+        raise DataError(f"maps must be cubes, not {x.shape}")
+    pa, pb = (v.attrs.get("pixel_size") for v in (x, y))
+    if pa is None or pb is None:
+        raise DataError("a map has no pixel_size in its attrs")
+    if abs(pa - pb) > 1e-3 * pa:
+        raise DataError(f"maps have different pixel sizes: {pa:.4f} and {pb:.4f} Å")
+    xv, yv = np.asarray(x.data, float), np.asarray(y.data, float)
+    if mask is not None:
+        m = np.asarray(open_volume(mask).data, float)
+        if m.shape != xv.shape:
+            raise DataError(f"the mask has another box: {m.shape}, maps {xv.shape}")
+        xv, yv = xv * m, yv * m
+    curve = fourier_shell_correlation(xv, yv)
+    n = x.shape[-1]
+    shells = np.arange(len(curve))
+    attrs = {f"resolution_{name}": _crossing(curve, level, n * pa) for name, level in (("0143", 0.143), ("05", 0.5))}
+    return xr.DataArray(
+        curve, dims=("shell",), coords={"shell": shells, "frequency": ("shell", shells / (n * pa), {"units": "1/Å"})}, name="fsc",
+        attrs={**attrs, "pixel_size": float(pa), "box_size": n},
+    )
+
+
+def _crossing(curve: np.ndarray, level: float, extent: float) -> float:
+    """Resolution of the last shell before the curve falls below a level."""
+    below = np.nonzero(curve[1:] < level)[0]
+    last = int(below[0]) if len(below) else len(curve) - 1
+    return extent / last if last > 0 else float("inf")
+
+
+def ctf_image(particles: Any, row: int = 0, box_size: int | None = None, pixel_size: float | None = None) -> xr.DataArray:
+    """Two-dimensional CTF of one particle, origin in the centre.
+
+    Parameters
+    ----------
+    particles : Dataset or path
+    row : int
+    box_size, pixel_size : optional
+        Of the picture; the particle's by default.
+
+    Returns
+    -------
+    xarray.DataArray
+        (ky, kx) with coordinates in 1/Å.
+    """
+    import xarray as xr
+
+    p = open_particles(particles, images=False) if not hasattr(particles, "sizes") else particles
+    table = _columns(p)
+    groups = optics_groups(p if "box_size" in p else p.assign(box_size=("optics", np.full(p.sizes["optics"], box_size or 128))))
+    optics = groups[int(table["optics_group"][row])]
+    n, a = box_size or optics.box_size, pixel_size or optics.pixel_size
+    k = (np.arange(n) - n // 2) / (n * a)
+    y, x = np.meshgrid(k, k, indexing="ij")
+    values = ctf(optics, np.stack([x.ravel(), y.ravel()], -1), **_ctf_parameters(table, [row]))[0].reshape(n, n)
+    return xr.DataArray(values, dims=("ky", "kx"), coords={"ky": ("ky", k, {"units": "1/Å"}), "kx": ("kx", k, {"units": "1/Å"})}, name="ctf")
