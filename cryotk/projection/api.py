@@ -175,7 +175,7 @@ def reconstruct(
             local = np.searchsorted(np.nonzero(number == g)[0], rows) if "images" not in p else rows
             _insert_group(accumulator, optics, source, local, rows, table, box, a, size, do_ctf, phase_flip_only, intact_first_peak)
     accumulator.symmetrise(symmetry_operators(symmetry))
-    return as_volume(wiener_reconstruct(accumulator).astype(np.float32), a, "cryotk reconstruct")
+    return as_volume(wiener_reconstruct(accumulator, sphere=True).astype(np.float32), a, "cryotk reconstruct")
 
 
 def _insert_group(accumulator: Accumulator, optics: OpticsGroup, source: Any, local: np.ndarray, rows: np.ndarray, table: dict[str, np.ndarray],

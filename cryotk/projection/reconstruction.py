@@ -164,6 +164,7 @@ def wiener_reconstruct(
     prior_power: np.ndarray | None = None,
     tau2_fudge: float = 1.0,
     first_shell: int = FIRST_REGULARISED_SHELL,
+    sphere: bool = True,
 ) -> np.ndarray:
     """Map of an accumulator.
 
@@ -176,6 +177,8 @@ def wiener_reconstruct(
     tau2_fudge : float
     first_shell : int
         Shells below are not filtered.
+    sphere : bool
+        Replace what lies outside the inscribed sphere by its mean (RELION's refinement does, its reconstruct program does not).
 
     Returns
     -------
@@ -204,7 +207,7 @@ def wiener_reconstruct(
     full = scipy.fft.irfftn(paste_half(half, r_max, m), s=(m,) * dims, workers=1)
     lo = m // 2 - n // 2
     out = full[(slice(lo, lo + n),) * dims] * n**2
-    return _sphere(out, n) / sinc_squared(n, pad, dims)
+    return (_sphere(out, n) if sphere else out) / sinc_squared(n, pad, dims)
 
 
 def _sphere(map_: np.ndarray, n: int, edge: float = 3.0) -> np.ndarray:
