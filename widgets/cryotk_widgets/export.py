@@ -1,0 +1,80 @@
+"""A notebook as one HTML page that shows its pictures and widgets without a kernel and without the internet."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+__all__ = ["export_html"]
+
+_SHIM = """<div id="{id}"></div><style>{css}</style><script type="module">
+const S = {state}; for (const [k, b] of Object.entries({buffers})) {{
+  const r = atob(b), u = new Uint8Array(r.length); for (let i = 0; i < r.length; i++) u[i] = r.charCodeAt(i); S[k] = new DataView(u.buffer); }}
+const H = {{}}, model = {{ get: k => S[k], set: (k, v) => {{ S[k] = v; (H["change:" + k] || []).forEach(f => f()); }},
+  on: (e, f) => (H[e] ??= []).push(f), off() {{}}, save_changes() {{}}, send() {{}} }};
+const m = (await import(URL.createObjectURL(new Blob([{esm}], {{ type: "text/javascript" }})))).default, d = typeof m == "function" ? await m() : m;
+await d.initialize?.({{ model }}); await d.render({{ model, el: document.getElementById("{id}") }});
+</script>"""
+
+
+def _safe(value: Any) -> str:
+    return json.dumps(value).replace("</", "<\\/")
+
+
+def _standalone(model_id: str, states: dict[str, Any]) -> str | None:
+    entry = states.get(model_id)
+    if entry is None:
+        return None
+    state = dict(entry["state"])
+    if state.get("_model_module") != "anywidget":
+        return None
+    buffers = {b["path"][0]: b["data"] for b in entry.get("buffers", []) if len(b["path"]) == 1}
+    esm, css = state.pop("_esm", ""), state.pop("_css", "")
+    if state.get("progress"):
+        # no kernel: nothing to run or stop
+        state["progress"] = {"running": False, "can_run": False}
+    return _SHIM.format(id=f"ck-{model_id}", css=css.replace("</", "<\\/"), state=_safe(state), buffers=_safe(buffers), esm=_safe(esm))
+
+
+def export_html(notebook: str | Path | Any, output: str | Path | None = None, *, title: str = "cryotk") -> str:
+    """Turn an executed notebook into one self-contained page.
+
+    Parameters
+    ----------
+    notebook : path or NotebookNode
+        Executed, with widget state stored.
+    output : path, optional
+        Written when given.
+
+    Returns
+    -------
+    str
+        The page.
+    """
+    import nbformat
+    from nbconvert import HTMLExporter
+
+    nb = nbformat.read(str(notebook), as_version=4) if isinstance(notebook, (str, Path)) else notebook
+    widgets = nb.metadata.pop("widgets", {}).get("application/vnd.jupyter.widget-state+json", {}).get("state", {})
+    for cell in nb.cells:
+        for out in cell.get("outputs", []):
+            data = out.get("data", {})
+            view = data.get("application/vnd.jupyter.widget-view+json")
+            if view is None:
+                continue
+            html = _standalone(view["model_id"], widgets)
+            if html is not None:
+                out["data"] = {"text/html": html}
+            else:
+                data.pop("application/vnd.jupyter.widget-view+json")
+    exporter = HTMLExporter(mathjax_url="", require_js_url="", jupyter_widgets_base_url="", html_manager_semver_range="")
+    exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
+    page, _ = exporter.from_notebook_node(nb, {"metadata": {"name": title}})
+    if output is not None:
+        from cryotk.io.star import atomic_write
+
+        atomic_write(output, page.encode())
+    return page
+
+
