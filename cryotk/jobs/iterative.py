@@ -212,6 +212,17 @@ class IterativeJob(ABC):
             raise error
         return self
 
+    def __await__(self) -> Any:
+        """``await job`` in a notebook: waits for the background run and lets buttons work meanwhile."""
+        import asyncio
+
+        async def watch() -> IterativeJob:
+            while self.running:
+                await asyncio.sleep(0.05)
+            return self.wait()
+
+        return watch().__await__()
+
     def on_progress(self, listener: Callable[[Progress], None]) -> Callable[[], None]:
         """Call ``listener(progress)`` from now on; returns a function that ends that."""
         self._listeners.append(listener)

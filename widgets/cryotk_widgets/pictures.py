@@ -29,11 +29,26 @@ def to_bytes(images: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.clip(scaled, 0, 255).astype(np.uint8)
 
 
+def _font(size: int) -> Any:
+    """A font that has Å: matplotlib brings one."""
+    from pathlib import Path
+
+    from PIL import ImageFont
+
+    try:
+        import matplotlib
+
+        return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
+    except (ImportError, OSError):
+        return ImageFont.load_default()
+
+
 def contact_sheet(references: np.ndarray, share: np.ndarray, resolution: np.ndarray, tile: int = 96, pixel_size: float = 1.0,
                   selected: set[int] | None = None, columns: int = 8) -> Any:
     """Class averages by share with captions, a PIL image."""
     from PIL import Image, ImageDraw
 
+    font = _font(11)
     images = np.asarray(references, np.float32)
     if images.ndim == 4:
         images = images.sum(1)
@@ -52,5 +67,5 @@ def contact_sheet(references: np.ndarray, share: np.ndarray, resolution: np.ndar
             draw.rectangle((x - 2, y - 2, x + tile + 1, y + tile + 1), outline=(230, 159, 0), width=2)
         r = float(resolution[i]) if i < len(resolution) else np.inf
         text = f"{100 * float(share[i]):.1f} %" + (f"   {r:.1f} Å" if np.isfinite(r) and 0 < r < 900 else "")
-        draw.text((x + 2, y + tile + 1), text if share[i] > 0 else "empty", fill=(60, 60, 60))
+        draw.text((x + 2, y + tile + 1), text if share[i] > 0 else "empty", fill=(60, 60, 60), font=font)
     return sheet
