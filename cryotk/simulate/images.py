@@ -189,8 +189,8 @@ class Renderer:
         if noise_sigma > 0:
             field = self._shape[0]
             white = np.empty((len(rows), field, field), np.float32)
-            for i, row in enumerate(rows):
-                self._random(int(row), 3).standard_normal(dtype=np.float32, out=white[i])
+            for image, row in zip(white, rows, strict=True):
+                self._random(int(row), 3).standard_normal(dtype=np.float32, out=image)
             transform += scipy.fft.rfft2(white, workers=1) * (self._noise_filter * np.float32(noise_sigma))
         if s.optics.premultiplied:
             transform *= self.ctf(rows)
@@ -238,7 +238,7 @@ def signal_amplitude(settings: ParticleSettings, table: dict[str, np.ndarray]) -
     if settings.amplitude is not None:
         return float(settings.amplitude)
     pilot = {name: column[:64].copy() for name, column in table.items()}
-    pilot["junk_kind"][:] = ""
+    pilot["junk_kind"][:] = "none"
     pilot["true_shift_x"][:] = pilot["true_shift_y"][:] = 0
     pilot["true_scale"][:] = 1
     renderer, rows = Renderer(settings, pilot), np.arange(len(pilot["true_scale"]))

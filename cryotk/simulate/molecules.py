@@ -165,7 +165,9 @@ def _from_file(path: Path, center: bool) -> Molecule:
     try:
         import gemmi
     except ImportError:
-        raise SettingsError(f"reading {path} needs gemmi, which is not installed; run: pip install 'cryotk[simulate]'") from None
+        raise SettingsError(
+            f"reading {path} needs gemmi, which is not installed; run: pip install 'cryotk[simulate]'"
+        ) from None
     if not path.exists():
         raise MissingFileError(f"{path}: no such file; give the path of a PDB or mmCIF file")
     try:

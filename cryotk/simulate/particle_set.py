@@ -99,7 +99,7 @@ def particles(
     xarray.Dataset
         Like that of ``open_particles``, and beside it ``true_angle_rot/tilt/psi``, ``true_shift_x/y`` [Å],
         ``true_class`` (from 1), ``true_scale`` (of the micrograph), ``true_norm`` (divisor of the normalisation),
-        ``is_junk``, ``junk_kind``.
+        ``is_junk``, ``junk_kind`` ("none" for particles). They are written to STAR files under these names.
         ``attrs["amplitude"]``: see :func:`cryotk.simulate.volume`.
 
     Raises
@@ -205,7 +205,7 @@ def _dataset(settings: ParticleSettings, table: dict[str, np.ndarray], images: A
         "source": f"simulated: {', '.join(m.name for m in settings.molecules)}",
         "simulated": True, "seed": settings.seed, "amplitude": float(table["amplitude"]),
         "envelope_b_factor": settings.envelope_b_factor, "project_dir": "",
-        "star_columns": [_LABELS[k] for k in columns if k in _LABELS],
+        "star_columns": [_LABELS.get(k, k) for k in columns],
     }  # fmt: skip
     if not isinstance(images, np.ndarray):
         attrs["start_dir"] = str(where)
@@ -268,7 +268,8 @@ def _store(
         return None
     try:
         write_mrc(temporary / "particles.mrcs", images, pixel_size, is_stack=True)
-        np.savez(temporary / "table.npz", **{k: v.astype(str) if v.dtype == object else v for k, v in table.items()})
+        plain: dict[str, Any] = {k: v.astype(str) if v.dtype == object else v for k, v in table.items()}
+        np.savez(temporary / "table.npz", **plain)
         if folder.exists() and _from_cache(folder) is None:
             shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary, folder)

@@ -18,7 +18,7 @@ __all__ = ["JUNK_KINDS", "ParticleSettings", "draw_table"]
 JUNK_KINDS = ("noise", "ice_edge", "off_centre", "neighbours")
 """Pure noise; the edge of ice or carbon; a particle far from the centre; a particle touched by others."""
 
-FORMAT = 2
+FORMAT = 3
 """Raised whenever the same settings would give other images; part of the cache key."""
 
 
@@ -124,7 +124,7 @@ def draw_table(settings: ParticleSettings) -> dict[str, np.ndarray]:
     shift = rng.normal(0, settings.offset_sigma, (n, 2))
     weights = np.array(settings.class_weights) / sum(settings.class_weights)
     table["true_class"] = rng.choice(len(weights), n, p=weights) + 1
-    kind = np.full(n, "", dtype="<U10")
+    kind = np.full(n, "none", dtype="<U10")
     chosen, start = rng.permutation(n), 0
     for name, fraction in settings.junk:
         count = round(fraction * n)
@@ -135,7 +135,7 @@ def draw_table(settings: ParticleSettings) -> dict[str, np.ndarray]:
     moved = (far * settings.box * settings.optics.pixel_size)[:, None] * np.stack([np.cos(azimuth), np.sin(azimuth)], 1)
     shift = np.where((kind == "off_centre")[:, None], moved, shift)
     table["true_shift_x"], table["true_shift_y"] = shift[:, 0].copy(), shift[:, 1].copy()
-    table["junk_kind"], table["is_junk"] = kind, kind != ""
+    table["junk_kind"], table["is_junk"] = kind, kind != "none"
     return table
 
 

@@ -210,3 +210,16 @@ def test_reconstruction_from_true_poses_is_the_analytic_volume():
     assert wrong[15:25].max() < 0.6, "the sign of the shifts matters"
     # amplitudes too: the reconstruction is in the units of the images
     assert np.isclose((found * truth)[sphere].sum() / (truth**2)[sphere].sum(), 1, atol=0.03)
+
+
+def test_truth_survives_a_star_file(tmp_path):
+    from cryotk.data import open_particles
+    from cryotk.io.particle_tables import write_particles
+
+    p = small(junk=0.3)
+    write_particles(p, tmp_path / "particles.star")
+    again = open_particles(tmp_path / "particles.star")
+    assert np.array_equal(again.images, p.images)
+    assert np.array_equal(again.junk_kind, p.junk_kind) and set(np.unique(p.junk_kind)) >= {"none", "noise"}
+    assert np.array_equal(again.is_junk.astype(bool), p.is_junk)
+    assert np.allclose(simulate.with_true_poses(again).shift_x, p.true_shift_x, atol=1e-5)

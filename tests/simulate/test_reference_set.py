@@ -15,7 +15,10 @@ def _reference_molecule(shared):
     table = np.loadtxt(shared / "reference/betagal_noisy/pseudo_atoms.tsv", skiprows=1)
     operators = symmetry_operators("D2")
     return simulate.Molecule(
-        np.concatenate([table[:, :3] @ op.T for op in operators]), np.tile(table[:, 3], 4), name="reference", symmetry="D2"
+        np.concatenate([table[:, :3] @ op.T for op in operators]),
+        np.tile(table[:, 3], 4),
+        name="reference",
+        symmetry="D2",
     )
 
 
@@ -35,7 +38,7 @@ def test_clean_images_explain_the_reference_particles_with_amplitude_one(shared)
     columns |= {f"true_angle_{a}": np.asarray(truth[f"rlnAngle{a.title()}"], float)[:n] for a in ("rot", "tilt", "psi")}
     columns |= {f"true_shift_{a}": np.asarray(truth[f"rlnOrigin{a.upper()}Angst"], float)[:n] for a in "xy"}
     columns |= {"true_scale": np.asarray(truth["trueMicrographScale"], float)[:n]}
-    columns |= {"phase_shift": np.zeros(n), "true_class": np.ones(n, int), "junk_kind": np.full(n, "", "<U10")}
+    columns |= {"phase_shift": np.zeros(n), "true_class": np.ones(n, int), "junk_kind": np.full(n, "none", "<U10")}
     settings = ParticleSettings(
         n, 64, optics_groups(p)[1], (_reference_molecule(shared),), (1.0,), amplitude=2.0, envelope_b_factor=80.0
     )
