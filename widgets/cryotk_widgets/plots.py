@@ -16,14 +16,42 @@ def setup() -> Any:
     import holoviews as hv
 
     hv.extension("bokeh", inline=True, logo=False)
+    _inline_style_sheets()
     return hv
+
+
+def _inline_style_sheets() -> None:
+    """Carry panel's style sheets in the page: HoloViews' display path leaves them as links to a public host."""
+    from functools import wraps
+
+    import panel
+    from bokeh.models import UIElement
+    from holoviews.plotting import renderer
+    from panel.io.notebook import patch_inline_stylesheets
+
+    panel.config.inline = True
+
+    def inlining(original: Any) -> Any:
+        @wraps(original)
+        def inlined(model: Any, *args: Any, **kwargs: Any) -> Any:
+            for part in model.select({"type": UIElement}):
+                patch_inline_stylesheets(part)
+            return original(model, *args, **kwargs)
+
+        inlined._cryotk_inline = True  # type: ignore[attr-defined]
+        return inlined
+
+    for name in ("render_model", "render_mimebundle"):
+        original = getattr(renderer, name, None)
+        if original is not None and not getattr(original, "_cryotk_inline", False):
+            setattr(renderer, name, inlining(original))
 
 
 def _hv() -> Any:
     import holoviews as hv
 
     if not hv.Store.current_backend or "bokeh" not in hv.Store.loaded_backends():
-        hv.extension("bokeh", inline=True, logo=False)
+        setup()
     return hv
 
 
