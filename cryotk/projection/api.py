@@ -191,6 +191,7 @@ def _insert_group(accumulator: Accumulator, optics: OpticsGroup, source: Any, lo
     for first in range(0, len(rows), per):
         some = rows[first : first + per]
         f = scipy.fft.rfft2(source.read(local[first : first + per]), workers=1)[:, ky, kx] * (sign / n**2) * remove
+        f[:, (kx == 0) & (ky == 0)] = 0  # an image's mean says nothing about the particle; its weight stays
         matrices, shifts = _poses(table, some)
         angle = -2 * np.pi * (shifts[:, :1] * frequencies[:, 0] + shifts[:, 1:] * frequencies[:, 1])
         f *= np.exp(1j * angle).astype(np.complex64)
