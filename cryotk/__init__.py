@@ -1,6 +1,7 @@
 """cryotk: cryo-EM single-particle analysis in a notebook, one step at a time.
 
-Importing this package loads the standard library only; names resolve on first use.
+Importing this package loads the standard library only; names resolve on first use. What there is stands in
+``__init__.pyi`` beside this file, which editors read too.
 """
 
 import lazy_loader as _lazy

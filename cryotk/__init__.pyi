@@ -1,11 +1,17 @@
+from . import data as data
 from . import errors as errors
 from . import execution as execution
 from . import fourier as fourier
 from . import geometry as geometry
+from . import io as io
+from . import jobs as jobs
+from . import kernels as kernels
+from . import likelihood as likelihood
 from . import optics as optics
 from . import projection as projection
 from . import simulate as simulate
 from .data import concat as concat
+from .data import image_source as image_source
 from .data import open_particles as open_particles
 from .data import open_stack as open_stack
 from .data import open_volume as open_volume
@@ -13,9 +19,13 @@ from .data import select_particles as select_particles
 from .data import write_particles as write_particles
 from .data import write_stack as write_stack
 from .data import write_volume as write_volume
+from .errors import CryotkError as CryotkError
+from .errors import CryotkWarning as CryotkWarning
 from .io.relion_refinement import open_iteration as open_iteration
 from .jobs import Class2D as Class2D
 from .projection.api import ctf_image as ctf_image
 from .projection.api import fsc as fsc
 from .projection.api import project as project
 from .projection.api import reconstruct as reconstruct
+
+__version__: str
