@@ -155,6 +155,8 @@ class Iteration:
     changes_class, accuracy_rotation, accuracy_translation, sigma_offset, seconds`` (what is known of them)."""
     source: str = ""
     particles: Any = None
+    optimiser: dict[str, Any] = field(default_factory=dict)
+    """Entries of RELION's optimiser file that this came from (label -> value); kept when it is written again."""
 
     @property
     def classes(self) -> xr.DataArray:

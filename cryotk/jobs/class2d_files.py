@@ -154,10 +154,10 @@ def _resume_relion(cls: type[Class2D], path: Path, particles: Any, changes: dict
 
 
 def _data_path(path: Path, optimiser: Any) -> Path:
-    from cryotk.io.relion_refinement import _find
+    from cryotk.io.relion_read import find_near
 
     name = str(optimiser.get("rlnExperimentalDataStarFile", ""))
-    found = _find(name, path.resolve().parent)
+    found = find_near(name, path.resolve().parent)
     if found is None:
         raise CheckpointError(f"{path} names the particles {name}, which are not there; give particles=")
     return found
