@@ -1,132 +1,233 @@
-"""The command line: ``cryotk lab``, ``demo``, ``info``, ``warmup``."""
+"""The command line: ``cryotk lab``, ``demo``, ``info``, ``warmup``.
+
+Everything heavy is imported by the command that needs it, so that ``cryotk --help`` answers at once.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import warnings
+from collections.abc import Sequence
 from importlib import import_module, util
 from pathlib import Path
-from typing import Any
 
-__all__ = ["main"]
+from cryotk.errors import CryotkError, MissingFileError, SettingsError
+
+__all__ = ["copy_course", "describe", "main"]
+
+QUICKSTART = "00_quickstart.ipynb"
+_MRC = (".mrc", ".mrcs", ".map", ".st", ".rec", ".ccp4")
 
 
 def _notebooks() -> Path:
+    """Folder of the course: inside the installed package, or of a checkout."""
     spec = util.find_spec("cryotk_widgets")
     if spec is None or spec.origin is None:
-        raise SystemExit("the notebooks are part of cryotk's wheel; install it with: pip install 'cryotk[lab]'")
-    inside = Path(spec.origin).parent / "notebooks"
-    if inside.is_dir():
-        return inside
-    return Path(spec.origin).parents[2] / "notebooks"
+        raise SettingsError("the package cryotk_widgets, which holds the notebooks, is missing; pip install 'cryotk[lab]' brings it")
+    package = Path(spec.origin).parent
+    for folder in (package / "notebooks", package.parents[1] / "notebooks"):
+        if (folder / QUICKSTART).is_file():
+            return folder
+    raise MissingFileError(f"no notebooks in {package / 'notebooks'}; install cryotk again: pip install 'cryotk[lab]'")
 
 
-def _needs_lab(module: str) -> None:
-    if util.find_spec(module) is None:
-        raise SystemExit(f"this command needs {module}: pip install 'cryotk[lab]'")
+def _needs(*modules: str) -> None:
+    missing = [m for m in modules if util.find_spec(m) is None]
+    if missing:
+        raise SettingsError(f"this command needs {', '.join(missing)}; install it with: pip install 'cryotk[lab]'")
 
 
-def copy_course(folder: Path) -> list[Path]:
-    """Copy the notebooks into a folder; files that are there already stay as they are."""
-    folder.mkdir(parents=True, exist_ok=True)
+def copy_course(folder: str | os.PathLike[str]) -> list[Path]:
+    """Copy the notebooks into a folder; files that are there already stay as they are.
+
+    Parameters
+    ----------
+    folder : path
+        Made if need be.
+
+    Returns
+    -------
+    list of Path
+        The notebooks in the folder, in the course's order.
+    """
+    target = Path(folder)
+    if target.exists() and not target.is_dir():
+        raise SettingsError(f"{target} is a file; name a folder for the notebooks")
+    target.mkdir(parents=True, exist_ok=True)
     out = []
     for source in sorted(_notebooks().glob("*.ipynb")):
-        target = folder / source.name
-        if not target.exists():
-            shutil.copyfile(source, target)
-        out.append(target)
+        copy = target / source.name
+        if not copy.exists():
+            shutil.copyfile(source, copy)
+        out.append(copy)
     return out
 
 
 def lab(args: argparse.Namespace) -> int:
     """Copy the course and open JupyterLab on the quickstart."""
-    _needs_lab("jupyterlab")
+    _needs("jupyterlab")
     folder = Path(args.folder)
     files = copy_course(folder)
-    print(f"{len(files)} notebooks in {folder.resolve()}")
-    command = [sys.executable, "-m", "jupyterlab", str(folder / "00_quickstart.ipynb"), *args.rest]
-    return subprocess.call(command)
+    print(f"{len(files)} notebooks in {folder.resolve()}; yours to change, another `cryotk lab` leaves them alone")
+    command = [sys.executable, "-m", "jupyterlab", *args.jupyter, str(folder / QUICKSTART)]
+    if getattr(os, "geteuid", lambda: 1)() == 0 and "--allow-root" not in command:
+        # containers: JupyterLab would refuse, and its token protects it as anywhere
+        command.insert(3, "--allow-root")
+    try:
+        return subprocess.call(command)
+    except KeyboardInterrupt:
+        return 0
 
 
 def demo(args: argparse.Namespace) -> int:
     """Execute the quickstart without a browser and leave it as one page."""
-    for module in ("nbclient", "nbconvert", "cryotk_widgets"):
-        _needs_lab(module)
+    _needs("nbclient", "nbconvert", "ipykernel", "anywidget", "holoviews", "matplotlib")
+    output = Path(args.output)
+    if output.is_dir():
+        output = output / "cryotk-quickstart.html"
+    if not output.parent.is_dir():
+        raise MissingFileError(f"{output.parent}: no such folder; make it, or write the page elsewhere")
     import nbformat
     from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
     from tqdm import tqdm
 
-    nb = nbformat.read(str(_notebooks() / "00_quickstart.ipynb"), as_version=4)
-    code = sum(cell.cell_type == "code" for cell in nb.cells)
-    with tqdm(total=code, unit="cell", desc="quickstart") as bar:
+    notebook = Path(args.notebook) if args.notebook else _notebooks() / QUICKSTART
+    if not notebook.is_file():
+        raise MissingFileError(f"{notebook}: no such notebook")
+    nb = nbformat.read(str(notebook), as_version=4)
+    cells = sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in nb.cells)
+    with tempfile.TemporaryDirectory() as scratch, tqdm(total=cells, unit="cell", desc=notebook.stem, disable=args.quiet) as bar:
         client = NotebookClient(
-            nb, timeout=600, kernel_name="python3", store_widget_state=True, on_cell_executed=lambda **_: bar.update(1)
+            nb,
+            timeout=1800,
+            kernel_name="python3",
+            store_widget_state=True,
+            # what the notebook writes goes away with the folder; relative paths still begin where the user stands
+            resources={"metadata": {"path": scratch if not args.notebook else str(notebook.parent)}},
+            on_cell_executed=lambda **_: bar.update(1),
         )
-        client.execute()
-    output = Path(args.output)
-    import_module("cryotk_widgets.export").export_html(nb, output, title="cryotk quickstart")
-    print(f"wrote {output.resolve()} ({output.stat().st_size / 1e6:.1f} MB): open it in a browser")
+        try:
+            client.execute()
+        except CellExecutionError as error:
+            raise SettingsError(f"{notebook.name} stopped at a cell:\n{error}") from None
+    import_module("cryotk_widgets.export").export_html(nb, output, title=f"cryotk: {notebook.stem}")
+    print(f"wrote {output.resolve()} ({output.stat().st_size / 1e6:.1f} MB): open it in any browser, no internet needed")
     return 0
 
 
-def describe(path: Path) -> list[str]:
-    """Say in a few lines what a file or job folder is."""
-    from cryotk.errors import CryotkError
+def describe(path: str | os.PathLike[str]) -> list[str]:
+    """Say in a few lines what a file or folder is.
 
+    Parameters
+    ----------
+    path : path
+        STAR file, MRC file, or folder of a job (RELION's or ours).
+
+    Returns
+    -------
+    list of str
+        Lines; those that begin with ``warning:`` or ``error:`` say what is wrong inside.
+
+    Raises
+    ------
+    MissingFileError
+        Nothing is there.
+    FileFormatError
+        Neither a STAR nor an MRC file.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise MissingFileError(f"{path}: no such file or folder")
     if path.is_dir():
         return _describe_folder(path)
-    if path.suffix == ".star":
+    if path.suffix.lower() == ".star" or (path.suffix.lower() not in _MRC and _looks_like_star(path)):
         return _describe_star(path)
-    try:
-        from cryotk.io.mrc import read_header
+    return _describe_mrc(path)
 
-        h = read_header(path)
-    except CryotkError as error:
-        raise SystemExit(f"error: {error}") from None
-    kind = "volume" if len(set(h.shape)) == 1 else ("stack or volume" if h.shape[0] > 1 else "image")
-    lines = [f"{path}: MRC {kind}, {h.shape[2]} x {h.shape[1]} x {h.shape[0]}, {h.dtype.name}, {h.pixel_size:.4g} Å"]
-    if h.images_present < h.shape[0]:
-        lines.append(f"warning: the file is cut short, {h.images_present} of {h.shape[0]} sections are there")
+
+def _looks_like_star(path: Path) -> bool:
+    with open(path, "rb") as f:
+        head = f.read(4096)
+    return b"\0" not in head and b"data_" in head
+
+
+def _describe_mrc(path: Path) -> list[str]:
+    from cryotk.io.mrc import read_header
+
+    h = read_header(path)
+    z, y, x = h.shape
+    if z == 1:
+        kind = "image"
+    elif path.suffix.lower() in (".mrcs", ".st") or (h.space_group == 0 and not z == y == x):
+        kind = f"stack of {z} images"
+    else:
+        kind = "volume"
+    size = f"{x} x {y}" if kind != "volume" else f"{x} x {y} x {z}"
+    scale = f"{h.pixel_size:.4g} Å/px" if h.pixel_size > 0 else "pixel size unknown"
+    lines = [f"{path}: MRC {kind}, {size} px, {h.dtype.name}, {scale}, {h.file_size / 1e6:.1f} MB"]
+    if h.images_present < z:
+        lines.append(f"warning: the file is cut short: {h.images_present} of {z} sections are there; copy it again")
     if not h.pixel_size > 0:
-        lines.append("warning: the header has no pixel size")
+        lines.append("warning: the header has no pixel size; give pixel_size= when you open it")
+    if kind == "volume" and any(h.origin):
+        lines.append(f"origin: {', '.join(f'{v:g}' for v in h.origin)} Å")
     return lines
 
 
 def _describe_star(path: Path) -> list[str]:
-    from cryotk.errors import CryotkError
     from cryotk.io.star import read_star
 
-    try:
-        blocks = read_star(path)
-    except CryotkError as error:
-        raise SystemExit(f"error: {error}") from None
-    lines = [f"{path}: STAR file"]
+    blocks = read_star(path)
+    lines = [f"{path}: STAR file, {path.stat().st_size / 1e6:.1f} MB"]
     for name, block in blocks.items():
-        size = f"{len(block)} rows x {len(block.columns)} columns" if block.is_loop else f"list of {len(block.columns)}"
-        lines.append(f"  data_{name}: {size}")
-    if any("rlnImageName" in b for b in blocks.values() if b.is_loop):
-        import warnings
-
-        from cryotk.data import open_particles
-
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                p = open_particles(path, images=False)
-        except CryotkError as error:
-            return [*lines, f"error: {error}"]
-        lines.append(f"particles: {p.sizes['particle']}, optics groups: {p.sizes['optics']}")
-        for i, g in enumerate(p["optics"].values):
-            box = f", {int(p['box_size'].values[i])} px" if "box_size" in p else ""
-            kv = f", {float(p['voltage'].values[i]):g} kV" if "voltage" in p else ""
-            lines.append(f"  group {g}: {float(p['pixel_size'].values[i]):.4g} Å/px{box}{kv}")
-        try:
-            lines += repr(open_particles(path).cryo.validate()).splitlines()
-        except CryotkError as error:
-            lines.append(f"error: {error}")
+        size = f"{len(block)} rows x {len(block.columns)} columns" if block.is_loop else f"list of {len(block.columns)} values"
+        version = f", version {block.version}" if block.version else ""
+        lines.append(f"  data_{name}: {size}{version}")
+    if any(block.is_loop and "rlnImageName" in block for block in blocks.values()):
+        lines += _describe_particles(path)
+    elif "optimiser_general" in blocks:
+        lines += _describe_optimiser(path)
     return lines
+
+
+def _describe_particles(path: Path) -> list[str]:
+    from cryotk.data import open_particles
+
+    p = open_particles(path, images=False)
+    lines = [f"particles: {p.sizes['particle']}, optics groups: {p.sizes['optics']}"]
+    for i, group in enumerate(p["optics"].values):
+        parts = [f"{float(p['pixel_size'].values[i]):.4g} Å/px"]
+        for name, text in (("box_size", "{:.0f} px"), ("voltage", "{:g} kV"), ("spherical_aberration", "Cs {:g} mm")):
+            if name in p:
+                parts.append(text.format(float(p[name].values[i])))
+        count = int((p["optics_group"].values == group).sum()) if "optics_group" in p else p.sizes["particle"]
+        label = f" ({p['optics_name'].values[i]})" if "optics_name" in p else ""
+        lines.append(f"  group {group}{label}: {count} particles, {', '.join(parts)}")
+    has = [text for name, text in (("defocus_u", "CTF"), ("angle_rot", "poses"), ("class_number", "classes"),
+                                   ("random_subset", "half-sets"), ("coordinate_x", "coordinates")) if name in p]  # fmt: skip
+    lines.append(f"  columns for: {', '.join(has) if has else 'images only'}")
+    try:
+        report = open_particles(path).cryo.validate()
+    except CryotkError as error:
+        # e.g. no stack is here: the table can be described all the same
+        return [*lines, f"error: {error}"]
+    lines += [f"error: {e}" for e in report.errors] + [f"warning: {w}" for w in report.warnings]
+    return lines
+
+
+def _describe_optimiser(path: Path) -> list[str]:
+    from cryotk.io.relion_refinement import open_iteration
+
+    it = open_iteration(path)
+    m = it.model
+    what = f"{'3D' if m.is_3d else '2D'} refinement, iteration {it.number}"
+    return [f"  {what}: {m.n_classes} classes of {m.box_size} px, resolution {m.current_resolution:.1f} Å"]
 
 
 def _describe_folder(path: Path) -> list[str]:
@@ -137,63 +238,88 @@ def _describe_folder(path: Path) -> list[str]:
     if job.exists():
         entry = read_star(job).get("job")
         if entry is not None:
-            lines[0] = f"{path}: RELION job {entry.get('rlnJobTypeLabel', entry.get('rlnJobType', '?'))}"
+            lines[0] = f"{path}: RELION job, {entry.get('rlnJobTypeLabel', entry.get('rlnJobType', 'type unknown'))}"
+    for mark, text in (("RELION_JOB_EXIT_SUCCESS", "finished"), ("RELION_JOB_EXIT_FAILURE", "failed"),
+                       ("RELION_JOB_EXIT_ABORTED", "aborted")):  # fmt: skip
+        if (path / mark).exists():
+            lines.append(f"  {text}")
     optimisers = sorted(path.glob("*_optimiser.star"))
     if optimisers:
-        import warnings
-
-        from cryotk.io.relion_refinement import open_iteration
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            it = open_iteration(optimisers[-1])
-        m = it.model
-        what = "3D" if m.is_3d else "2D"
-        lines.append(f"  {what} refinement, iteration {it.number}: {m.n_classes} classes of {m.box_size} px, {m.current_resolution:.1f} Å")
+        try:
+            lines += _describe_optimiser(optimisers[-1])
+        except CryotkError as error:
+            lines.append(f"warning: {error}")
     checkpoints = sorted(path.glob("*.checkpoint"))
     if checkpoints:
-        lines.append(f"  cryotk checkpoints: {len(checkpoints)}, last {checkpoints[-1].name} (Class2D.resume({str(path)!r}) goes on)")
-    for pattern in ("*.star", "*.mrc*"):
-        lines.append(f"  {len(list(path.glob(pattern)))} files {pattern}")
+        lines.append(f"  cryotk checkpoints: {len(checkpoints)}, last {checkpoints[-1].name} (goes on with Class2D.resume)")
+    counts = [(len(list(path.glob(pattern))), pattern) for pattern in ("*.star", "*.mrc", "*.mrcs")]
+    lines.append("  files: " + (", ".join(f"{n} {pattern}" for n, pattern in counts if n) or "no STAR or MRC files"))
     return lines
 
 
 def info(args: argparse.Namespace) -> int:
-    """Print what a file or folder is."""
+    """Print what files and folders are; 1 if one of them cannot be used."""
+    failed = False
     for name in args.files:
-        path = Path(name)
-        if not path.exists():
-            raise SystemExit(f"error: {path}: no such file or folder")
-        print("\n".join(describe(path)))
-    return 0
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                lines = describe(name)
+            lines += [f"warning: {w.message}" for w in caught if issubclass(w.category, UserWarning)]
+        except CryotkError as error:
+            lines = [f"error: {error}"]
+        print("\n".join(lines))
+        failed |= any(line.startswith("error:") for line in lines)
+    return int(failed)
 
 
 def warmup(_args: argparse.Namespace) -> int:
     """Compile all kernels ahead of their first use."""
     from cryotk.kernels import warmup as run
 
-    print(f"kernels compiled in {run():.1f} s")
+    print("compiling the kernels (once per machine; a quarter of a minute) ...", flush=True)
+    print(f"ready after {run():.1f} s")
     return 0
 
 
-def main(argv: list[str] | None = None) -> Any:
-    """Entry point of the ``cryotk`` command."""
-    parser = argparse.ArgumentParser(prog="cryotk", description="Cryo-EM single-particle analysis in a notebook")
-    commands = parser.add_subparsers(dest="command", required=True)
-    p = commands.add_parser("lab", help="copy the course to a folder and open JupyterLab on it")
-    p.add_argument("folder", nargs="?", default="cryotk-course")
-    p.add_argument("rest", nargs=argparse.REMAINDER, help="handed to JupyterLab")
+def _parser() -> argparse.ArgumentParser:
+    from cryotk import __version__
+
+    parser = argparse.ArgumentParser(prog="cryotk", description="Cryo-EM single-particle analysis in a notebook, step by step.")
+    parser.add_argument("--version", action="version", version=f"cryotk {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    p = commands.add_parser("lab", help="copy the course to a folder and open JupyterLab on it",
+                            epilog="Other options go to JupyterLab, e.g. cryotk lab --no-browser --port 8890")  # fmt: skip
+    p.add_argument("folder", nargs="?", default="cryotk-course", help="made if need be (default: %(default)s)")
     p.set_defaults(run=lab)
     p = commands.add_parser("demo", help="run the quickstart without a browser and write it as one HTML page")
-    p.add_argument("output", nargs="?", default="cryotk-quickstart.html")
+    p.add_argument("output", nargs="?", default="cryotk-quickstart.html", help="page to write (default: %(default)s)")
+    p.add_argument("--notebook", help="another notebook to run instead of the quickstart")
+    p.add_argument("--quiet", action="store_true", help="no progress bar")
     p.set_defaults(run=demo)
-    p = commands.add_parser("info", help="say what a STAR file, MRC file or job folder is")
-    p.add_argument("files", nargs="+")
+    p = commands.add_parser("info", help="say what STAR files, MRC files or job folders are, and what is wrong with them")
+    p.add_argument("files", nargs="+", metavar="FILE")
     p.set_defaults(run=info)
     p = commands.add_parser("warmup", help="compile the kernels ahead of their first use")
     p.set_defaults(run=warmup)
-    args = parser.parse_args(argv)
-    return args.run(args)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the ``cryotk`` command; returns the exit status."""
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    if rest and args.command != "lab":
+        parser.error(f"unrecognised: {' '.join(rest)}")
+    args.jupyter = rest
+    try:
+        return int(args.run(args))
+    except CryotkError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":
