@@ -52,5 +52,5 @@ class ProgressReporter:
         for listener in list(self._listeners):
             try:
                 listener(p)
-            except Exception:  # noqa: BLE001 - a broken view must not end hours of work
+            except Exception:
                 continue

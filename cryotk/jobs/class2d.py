@@ -300,7 +300,7 @@ class Class2D(PosteriorMixin, IterativeJob):
 
     def _norm_of(self, iteration: Iteration) -> np.ndarray:
         """Normalisation of every image after an iteration (a particle's images may differ)."""
-        if self.iterations and iteration is self.iterations[-1] or len(self._state.norm) != self.data.n:
+        if (self.iterations and iteration is self.iterations[-1]) or len(self._state.norm) != self.data.n:
             return self._state.norm
         return np.asarray(iteration.assignments["norm_correction"].values, float)
 

@@ -189,7 +189,7 @@ class IterativeJob(ABC):
                         ProgressReporter(self._listeners, self.iteration, 1).tell("stopped", 1.0)
                 except Stopped:
                     ProgressReporter(self._listeners, self.iteration, 1).tell("stopped", 1.0)
-                except BaseException as error:  # noqa: BLE001 - shown by wait() and by the view
+                except BaseException as error:
                     self._error = error
                     ProgressReporter(self._listeners, self.iteration, 1).tell("failed", 1.0, message=str(error))
 

@@ -88,9 +88,8 @@ def test_stop_ends_a_run_and_keeps_the_last_iteration(lab, page):
 
 def test_exported_page_shows_the_gallery_offline(page, tmp_path, figures):
     import nbformat
-    from nbclient import NotebookClient
-
     from cryotk_widgets.export import export_html
+    from nbclient import NotebookClient
 
     code = (
         "import cryotk as ctk\nps = ctk.simulate.particles(120, 32, 6.0, seed=1)\njob = ctk.Class2D(ps, 3, mask_diameter=170, seed=1)\n"
