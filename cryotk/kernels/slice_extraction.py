@@ -51,38 +51,49 @@ def extract_slices_numpy(volume, inverse, kx, ky, padding, r_max):
 
 @_jit
 def extract_slices_3d(volume, inverse, kx, ky, padding, r_max, out):
-    """Numba twin of :func:`extract_slices_numpy` for volumes; ``out`` (n, P) complex64 is written."""
+    """Numba twin of :func:`extract_slices_numpy` for volumes; ``out`` (n, P) complex64 is written.
+
+    Works on flat float32 views with unsigned indices: no wrap-around checks, and the four numbers (real, imaginary) x
+    (x, x + 1) of each of the four rows are loaded and weighted as one vector.
+    """
     origin = r_max + 1
     limit = r_max * r_max + 1e-6
     one = np.float32(1.0)
+    step_y, step_z = 2 * volume.shape[2], 2 * volume.shape[2] * volume.shape[1]
+    row, sheet = np.uint64(step_y), np.uint64(step_z)
+    i1, i2, i3 = np.uint64(1), np.uint64(2), np.uint64(3)
+    v, o = volume.reshape(volume.size).view(np.float32), out.view(np.float32)
     for i in range(inverse.shape[0]):
         a00, a01 = inverse[i, 0, 0] * padding, inverse[i, 0, 1] * padding
         a10, a11 = inverse[i, 1, 0] * padding, inverse[i, 1, 1] * padding
         a20, a21 = inverse[i, 2, 0] * padding, inverse[i, 2, 1] * padding
         for p in range(kx.shape[0]):
-            x = a00 * kx[p] + a01 * ky[p]
-            y = a10 * kx[p] + a11 * ky[p]
-            z = a20 * kx[p] + a21 * ky[p]
+            qx, qy = np.float64(kx[p]), np.float64(ky[p])
+            x = a00 * qx + a01 * qy
+            y = a10 * qx + a11 * qy
+            z = a20 * qx + a21 * qy
             if x * x + y * y + z * z > limit:
-                out[i, p] = 0
+                o[i, 2 * p] = 0
+                o[i, 2 * p + 1] = 0
                 continue
-            flip = x < 0
-            if flip:
-                x, y, z = -x, -y, -z
-            y += origin
-            z += origin
+            sign = -1.0 if x < 0 else 1.0
+            x = x * sign
+            y = y * sign + origin
+            z = z * sign + origin
             # all three are >= 0: truncation is floor
-            x0, y0, z0 = int(x), int(y), int(z)
+            x0, y0, z0 = np.int64(x), np.int64(y), np.int64(z)
             fx, fy, fz = np.float32(x - x0), np.float32(y - y0), np.float32(z - z0)
             gx, gy, gz = one - fx, one - fy, one - fz
-            v = gz * (
-                gy * (gx * volume[z0, y0, x0] + fx * volume[z0, y0, x0 + 1])
-                + fy * (gx * volume[z0, y0 + 1, x0] + fx * volume[z0, y0 + 1, x0 + 1])
-            ) + fz * (
-                gy * (gx * volume[z0 + 1, y0, x0] + fx * volume[z0 + 1, y0, x0 + 1])
-                + fy * (gx * volume[z0 + 1, y0 + 1, x0] + fx * volume[z0 + 1, y0 + 1, x0 + 1])
-            )
-            out[i, p] = np.conj(v) if flip else v
+            w00, w01, w10, w11 = gz * gy, gz * fy, fz * gy, fz * fy
+            b00 = np.uint64(z0 * step_z + y0 * step_y + 2 * x0)
+            b01, b10 = b00 + row, b00 + sheet
+            b11 = b10 + row
+            s0 = w00 * v[b00] + w01 * v[b01] + w10 * v[b10] + w11 * v[b11]
+            s1 = w00 * v[b00 + i1] + w01 * v[b01 + i1] + w10 * v[b10 + i1] + w11 * v[b11 + i1]
+            s2 = w00 * v[b00 + i2] + w01 * v[b01 + i2] + w10 * v[b10 + i2] + w11 * v[b11 + i2]
+            s3 = w00 * v[b00 + i3] + w01 * v[b01 + i3] + w10 * v[b10 + i3] + w11 * v[b11 + i3]
+            o[i, 2 * p] = gx * s0 + fx * s2
+            o[i, 2 * p + 1] = np.float32(sign) * (gx * s1 + fx * s3)
 
 
 @_jit
@@ -91,23 +102,32 @@ def extract_slices_2d(image, inverse, kx, ky, padding, r_max, out):
     origin = r_max + 1
     limit = r_max * r_max + 1e-6
     one = np.float32(1.0)
+    step_y = 2 * image.shape[1]
+    row = np.uint64(step_y)
+    i1, i2, i3 = np.uint64(1), np.uint64(2), np.uint64(3)
+    v, o = image.reshape(image.size).view(np.float32), out.view(np.float32)
     for i in range(inverse.shape[0]):
         a00, a01 = inverse[i, 0, 0] * padding, inverse[i, 0, 1] * padding
         a10, a11 = inverse[i, 1, 0] * padding, inverse[i, 1, 1] * padding
         for p in range(kx.shape[0]):
-            x = a00 * kx[p] + a01 * ky[p]
-            y = a10 * kx[p] + a11 * ky[p]
+            qx, qy = np.float64(kx[p]), np.float64(ky[p])
+            x = a00 * qx + a01 * qy
+            y = a10 * qx + a11 * qy
             if x * x + y * y > limit:
-                out[i, p] = 0
+                o[i, 2 * p] = 0
+                o[i, 2 * p + 1] = 0
                 continue
-            flip = x < 0
-            if flip:
-                x, y = -x, -y
-            y += origin
-            x0, y0 = int(x), int(y)
+            sign = -1.0 if x < 0 else 1.0
+            x = x * sign
+            y = y * sign + origin
+            x0, y0 = np.int64(x), np.int64(y)
             fx, fy = np.float32(x - x0), np.float32(y - y0)
             gx, gy = one - fx, one - fy
-            v = gy * (gx * image[y0, x0] + fx * image[y0, x0 + 1]) + fy * (
-                gx * image[y0 + 1, x0] + fx * image[y0 + 1, x0 + 1]
-            )
-            out[i, p] = np.conj(v) if flip else v
+            b0 = np.uint64(y0 * step_y + 2 * x0)
+            b1 = b0 + row
+            s0 = gy * v[b0] + fy * v[b1]
+            s1 = gy * v[b0 + i1] + fy * v[b1 + i1]
+            s2 = gy * v[b0 + i2] + fy * v[b1 + i2]
+            s3 = gy * v[b0 + i3] + fy * v[b1 + i3]
+            o[i, 2 * p] = gx * s0 + fx * s2
+            o[i, 2 * p + 1] = np.float32(sign) * (gx * s1 + fx * s3)

@@ -42,39 +42,49 @@ def insert_slices_numpy(data, weight, slices, weights, inverse, kx, ky, padding,
 
 @_jit
 def insert_slices_3d(data, weight, slices, weights, inverse, kx, ky, padding, r_max):
-    """Numba twin of :func:`insert_slices_numpy` for volumes."""
+    """Numba twin of :func:`insert_slices_numpy` for volumes; flat float64 views and unsigned indices, as in extraction."""
     origin = r_max + 1
     limit = r_max * r_max + 1e-6
+    n_x = data.shape[2]
+    n_xy = n_x * data.shape[1]
+    d, w, s = data.reshape(data.size).view(np.float64), weight.reshape(weight.size), slices.view(np.float32)
+    i1, i2, i3 = np.uint64(1), np.uint64(2), np.uint64(3)
     for i in range(inverse.shape[0]):
         a00, a01 = inverse[i, 0, 0] * padding, inverse[i, 0, 1] * padding
         a10, a11 = inverse[i, 1, 0] * padding, inverse[i, 1, 1] * padding
         a20, a21 = inverse[i, 2, 0] * padding, inverse[i, 2, 1] * padding
         for p in range(kx.shape[0]):
-            w = np.float64(weights[i, p])
-            if not w > 0.0 or (kx[p] == 0 and ky[p] < 0):
+            c = np.float64(weights[i, p])
+            if not c > 0.0 or (kx[p] == 0 and ky[p] < 0):
                 continue
-            x = a00 * kx[p] + a01 * ky[p]
-            y = a10 * kx[p] + a11 * ky[p]
-            z = a20 * kx[p] + a21 * ky[p]
+            qx, qy = np.float64(kx[p]), np.float64(ky[p])
+            x = a00 * qx + a01 * qy
+            y = a10 * qx + a11 * qy
+            z = a20 * qx + a21 * qy
             if x * x + y * y + z * z > limit:
                 continue
-            v = np.complex128(slices[i, p])
-            if x < 0:
-                x, y, z = -x, -y, -z
-                v = np.conj(v)
-            y += origin
-            z += origin
-            x0, y0, z0 = int(x), int(y), int(z)
+            sign = -1.0 if x < 0 else 1.0
+            re, im = np.float64(s[i, 2 * p]), sign * np.float64(s[i, 2 * p + 1])
+            x = x * sign
+            y = y * sign + origin
+            z = z * sign + origin
+            x0, y0, z0 = np.int64(x), np.int64(y), np.int64(z)
             fx, fy, fz = x - x0, y - y0, z - z0
-            for c in range(2):
-                wz = fz if c else 1.0 - fz
-                for b in range(2):
-                    wy = wz * (fy if b else 1.0 - fy)
-                    lo, hi = wy * (1.0 - fx), wy * fx
-                    data[z0 + c, y0 + b, x0] += lo * v
-                    data[z0 + c, y0 + b, x0 + 1] += hi * v
-                    weight[z0 + c, y0 + b, x0] += lo * w
-                    weight[z0 + c, y0 + b, x0 + 1] += hi * w
+            gx = 1.0 - fx
+            base = z0 * n_xy + y0 * n_x + x0
+            for b in range(2):
+                wz = fz if b else 1.0 - fz
+                for a in range(2):
+                    f = wz * (fy if a else 1.0 - fy)
+                    lo, hi = f * gx, f * fx
+                    k = np.uint64(base + b * n_xy + a * n_x)
+                    q = k + k
+                    d[q] += lo * re
+                    d[q + i1] += lo * im
+                    d[q + i2] += hi * re
+                    d[q + i3] += hi * im
+                    w[k] += lo * c
+                    w[k + i1] += hi * c
 
 
 @_jit
@@ -82,28 +92,37 @@ def insert_slices_2d(data, weight, slices, weights, inverse, kx, ky, padding, r_
     """Numba twin of :func:`insert_slices_numpy` for images."""
     origin = r_max + 1
     limit = r_max * r_max + 1e-6
+    n_x = data.shape[1]
+    d, w, s = data.reshape(data.size).view(np.float64), weight.reshape(weight.size), slices.view(np.float32)
+    i1, i2, i3 = np.uint64(1), np.uint64(2), np.uint64(3)
     for i in range(inverse.shape[0]):
         a00, a01 = inverse[i, 0, 0] * padding, inverse[i, 0, 1] * padding
         a10, a11 = inverse[i, 1, 0] * padding, inverse[i, 1, 1] * padding
         for p in range(kx.shape[0]):
-            w = np.float64(weights[i, p])
-            if not w > 0.0 or (kx[p] == 0 and ky[p] < 0):
+            c = np.float64(weights[i, p])
+            if not c > 0.0 or (kx[p] == 0 and ky[p] < 0):
                 continue
-            x = a00 * kx[p] + a01 * ky[p]
-            y = a10 * kx[p] + a11 * ky[p]
+            qx, qy = np.float64(kx[p]), np.float64(ky[p])
+            x = a00 * qx + a01 * qy
+            y = a10 * qx + a11 * qy
             if x * x + y * y > limit:
                 continue
-            v = np.complex128(slices[i, p])
-            if x < 0:
-                x, y = -x, -y
-                v = np.conj(v)
-            y += origin
-            x0, y0 = int(x), int(y)
+            sign = -1.0 if x < 0 else 1.0
+            re, im = np.float64(s[i, 2 * p]), sign * np.float64(s[i, 2 * p + 1])
+            x = x * sign
+            y = y * sign + origin
+            x0, y0 = np.int64(x), np.int64(y)
             fx, fy = x - x0, y - y0
-            for b in range(2):
-                wy = fy if b else 1.0 - fy
-                lo, hi = wy * (1.0 - fx), wy * fx
-                data[y0 + b, x0] += lo * v
-                data[y0 + b, x0 + 1] += hi * v
-                weight[y0 + b, x0] += lo * w
-                weight[y0 + b, x0 + 1] += hi * w
+            gx = 1.0 - fx
+            base = y0 * n_x + x0
+            for a in range(2):
+                f = fy if a else 1.0 - fy
+                lo, hi = f * gx, f * fx
+                k = np.uint64(base + a * n_x)
+                q = k + k
+                d[q] += lo * re
+                d[q + i1] += lo * im
+                d[q + i2] += hi * re
+                d[q + i3] += hi * im
+                w[k] += lo * c
+                w[k + i1] += hi * c
