@@ -1,55 +1,158 @@
-"""Write an iteration as RELION's files: model, data, sampling, class images, and the optimiser file last."""
+"""Write an iteration as RELION's files: maps, model, data, sampling, and the optimiser file last.
+
+Each file is written under a temporary name, synced and renamed; the optimiser file, which names the others, comes last: where
+it stands, all of it stands.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from cryotk.data.refinement import Iteration
+from cryotk.errors import SettingsError
 from cryotk.io.mrc import write_mrc
-from cryotk.io.star import StarBlock, write_star
+from cryotk.io.particle_tables import particle_blocks
+from cryotk.io.relion_read import ASSIGNMENTS
+from cryotk.io.star import StarBlock, read_star, write_star
 
-__all__ = ["write_iteration"]
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["OPTIMISER_DEFAULTS", "write_iteration"]
+
+_VERSIONS = {"5": (50001, "5.0.1"), "3.1": (30001, "3.1.3")}
+
+OPTIMISER_DEFAULTS: dict[str, Any] = {
+    "rlnOutputRootName": "", "rlnModelStarFile": "", "rlnExperimentalDataStarFile": "", "rlnTomoTomogramsFile": "",
+    "rlnTomoTrajectoriesFile": "", "rlnOrientSamplingStarFile": "", "rlnCurrentIteration": 0, "rlnNumberOfIterations": 25,
+    "rlnDoSplitRandomHalves": False, "rlnJoinHalvesUntilThisResolution": -1.0, "rlnAdaptiveOversampleOrder": 1,
+    "rlnAdaptiveOversampleFraction": 0.999, "rlnRandomSeed": 0, "rlnParticleDiameter": 200.0, "rlnWidthMaskEdge": 5,
+    "rlnDoZeroMask": True, "rlnDoSolventFlattening": True, "rlnDoSolventFscCorrection": False, "rlnSolventMaskName": "None",
+    "rlnSolventMask2Name": "None", "rlnBodyStarFile": "None", "rlnTauSpectrumName": "None", "rlnMaximumCoarseImageSize": -1,
+    "rlnHighresLimitExpectation": -1.0, "rlnLowresLimitExpectation": -1.0, "rlnIncrementImageSize": 10,
+    "rlnDoMapEstimation": True, "rlnDoFastSubsetOptimisation": False, "rlnDoExternalReconstruct": False, "rlnDoBlush": False,
+    "rlnBlushNoSpectralTrailing": False, "rlnDoGradientRefine": False, "rlnDoStochasticGradientDescent": False,
+    "rlnGradEmIters": 0, "rlnGradHasConverged": False, "rlnGradCurrentStepsize": 0.0, "rlnGradSubsetOrder": 0,
+    "rlnGradSuspendFinerSamplingIter": -1, "rlnGradSuspendLocalSamplingIter": -1, "rlnSgdInitialIterationsFraction": 0.3,
+    "rlnSgdFinalIterationsFraction": 0.2, "rlnSgdMinimumResolution": 20.0, "rlnSgdInitialResolution": -1.0,
+    "rlnSgdFinalResolution": -1.0, "rlnSgdInitialSubsetSize": -1, "rlnSgdFinalSubsetSize": -1, "rlnSgdMuFactor": 0.0,
+    "rlnSgdSkipAnneal": False, "rlnSgdClassInactivityThreshold": 0.0, "rlnSgdSubsetSize": -1, "rlnSgdWriteEverySubset": 10,
+    "rlnSgdStepsize": -1.0, "rlnSgdStepsizeScheme": "", "rlnTau2FudgeScheme": "", "rlnTau2FudgeArg": -1.0,
+    "rlnMaximumSignificantPoses": -1, "rlnDoAutoRefine": False, "rlnDoAutoSampling": False,
+    "rlnAutoLocalSearchesHealpixOrder": 4, "rlnNumberOfIterWithoutResolutionGain": 0, "rlnBestResolutionThusFar": 1 / 999,
+    "rlnNumberOfIterWithoutChangingAssignments": 0, "rlnDoSkipAlign": False, "rlnDoSkipRotate": False,
+    "rlnOverallAccuracyRotations": 999.0, "rlnOverallAccuracyTranslationsAngst": 999.0, "rlnChangesOptimalOrientations": 999.0,
+    "rlnChangesOptimalOffsets": 999.0, "rlnChangesOptimalClasses": 999.0, "rlnSmallestChangesOrientations": 999.0,
+    "rlnSmallestChangesOffsets": 999.0, "rlnSmallestChangesClasses": 9999999, "rlnLocalSymmetryFile": "None",
+    "rlnDoHelicalRefine": False, "rlnIgnoreHelicalSymmetry": False, "rlnFourierMask": "None", "rlnHelicalTwistInitial": 0.0,
+    "rlnHelicalRiseInitial": 0.0, "rlnHelicalCentralProportion": 0.3, "rlnNrHelicalNStart": 1,
+    "rlnHelicalMaskTubeInnerDiameter": -1.0, "rlnHelicalMaskTubeOuterDiameter": -1.0, "rlnHelicalSymmetryLocalRefinement": False,
+    "rlnHelicalSigmaDistance": -1.0, "rlnHelicalKeepTiltPriorFixed": False, "rlnHasConverged": False,
+    "rlnHasHighFscAtResolLimit": False, "rlnHasLargeSizeIncreaseIterationsAgo": 0, "rlnDoCorrectNorm": True,
+    "rlnDoCorrectScale": True, "rlnDoCorrectCtf": True, "rlnDoCenterClasses": False, "rlnDoIgnoreCtfUntilFirstPeak": False,
+    "rlnCtfDataArePhaseFlipped": False, "rlnDoOnlyFlipCtfPhases": False, "rlnRefsAreCtfCorrected": True,
+    "rlnFixSigmaNoiseEstimates": False, "rlnFixSigmaOffsetEstimates": False, "rlnMaxNumberOfPooledParticles": 3,
+    "rlnOffsetRangeX": -1.0, "rlnOffsetRangeY": -1.0, "rlnOffsetRangeZ": -1.0,
+}  # fmt: skip
+"""RELION 5's optimiser entries in its order, with the values of a plain classification."""
+
+_ONLY_5 = (
+    "rlnTomo", "rlnDoBlush", "rlnBlush", "rlnDoGradientRefine", "rlnGrad", "rlnSgdInitialIterationsFraction",
+    "rlnSgdFinalIterationsFraction", "rlnSgdMinimumResolution", "rlnSgdClassInactivity", "rlnSgdStepsizeScheme", "rlnTau2Fudge",
+    "rlnMaximumSignificantPoses", "rlnDoAutoSampling", "rlnDoCenterClasses", "rlnOffsetRange",
+)  # fmt: skip
 
 
-def write_iteration(directory: str | Path, iteration: Iteration, data_blocks: dict[str, StarBlock], optimiser: dict[str, Any],
-                    root: str = "run") -> Path:
-    """Write RELION's files of one iteration, each atomically.
+def write_iteration(
+    directory: str | os.PathLike[str],
+    iteration: Iteration,
+    *,
+    particles: xr.Dataset | None = None,
+    settings: dict[str, Any] | None = None,
+    root: str = "run",
+    command: str = "",
+    project_dir: str | os.PathLike[str] | None = None,
+    version: Literal["5", "3.1"] = "5",
+) -> Path:
+    """Write RELION's files of one iteration, each atomically, the optimiser file last.
 
     Parameters
     ----------
     directory : path
+        Made when it is not there.
     iteration : Iteration
-    data_blocks : dict of StarBlock
-        The particle file's ``optics`` and ``particles``.
-    optimiser : dict
-        Further entries of the optimiser file (label -> value).
+        A negative number writes the names of a converged run, without ``_itNNN``.
+    particles : Dataset, optional
+        In the order of ``iteration.assignments``; by default ``iteration.particles``, else the file it was read from.
+    settings : dict, optional
+        Entries of the optimiser file (label -> value), before those of ``iteration.optimiser`` and RELION's defaults.
     root : str
+        First part of the names.
+    command : str
+        Comment for the optimiser file's second line.
+    project_dir : path, optional
+        Names inside the files are relative to it when it holds ``directory`` (RELION runs there); otherwise bare names.
+    version : {"5", "3.1"}
+        RELION 3.1 wants a noise spectrum per scale group, and fewer optimiser entries.
 
     Returns
     -------
     Path of the optimiser file.
+
+    Raises
+    ------
+    SettingsError
+        When the particles do not fit the assignments.
     """
     folder = Path(directory)
-    stem = f"{root}_it{iteration.number:03d}"
-    m, c = iteration.model, iteration.convergence
+    folder.mkdir(parents=True, exist_ok=True)
+    tag, relion = _VERSIONS[version]
+    m = iteration.model
+    stem = f"{root}_it{iteration.number:03d}" if iteration.number >= 0 else root
+    inside = _inside(folder, project_dir)
     if m.is_3d:
-        names = [f"{stem}_class{i + 1:03d}.mrc" for i in range(m.n_classes)]
-        for name, map_ in zip(names, m.references, strict=True):
+        maps = [f"{stem}_class{i + 1:03d}.mrc" for i in range(m.n_classes)]
+        for name, map_ in zip(maps, m.references, strict=True):
             write_mrc(folder / name, map_, m.pixel_size)
+        names = [inside + name for name in maps]
     else:
-        names = [f"{i + 1:08d}@{stem}_classes.mrcs" for i in range(m.n_classes)]
+        names = [f"{i + 1:0{8 if version == '5' else 6}d}@{inside}{stem}_classes.mrcs" for i in range(m.n_classes)]
         write_mrc(folder / f"{stem}_classes.mrcs", m.references, m.pixel_size, is_stack=True)
-    write_star(folder / f"{stem}_model.star", _model_blocks(iteration, names))
-    write_star(folder / f"{stem}_data.star", data_blocks)
-    write_star(folder / f"{stem}_sampling.star", _sampling_blocks(iteration))
-    entries: dict[str, Any] = {
-        "rlnOutputRootName": root,
-        "rlnModelStarFile": f"{stem}_model.star",
-        "rlnExperimentalDataStarFile": f"{stem}_data.star",
-        "rlnOrientSamplingStarFile": f"{stem}_sampling.star",
+    data = _data_blocks(iteration, iteration.particles if particles is None else particles)
+    write_star(folder / f"{stem}_model.star", _model_blocks(iteration, names, version, data), tag)
+    if data:
+        for block in data.values():
+            block.version = tag
+        write_star(folder / f"{stem}_data.star", data, tag)
+    write_star(folder / f"{stem}_sampling.star", _sampling_blocks(iteration), tag)
+    entries = optimiser_entries(iteration, settings or {}, inside, root, stem)
+    if version == "3.1":
+        entries = {k: v for k, v in entries.items() if not k.startswith(_ONLY_5)}
+    path = folder / f"{stem}_optimiser.star"
+    header = f"# RELION optimiser; version {relion}\n# {command} \n" if command else f"# RELION optimiser; version {relion}; by cryotk\n"
+    write_star(path, {"optimiser_general": StarBlock("optimiser_general", entries, is_loop=False)}, tag, header)
+    return path
+
+
+def _inside(folder: Path, project_dir: str | os.PathLike[str] | None) -> str:
+    if not project_dir:
+        return ""
+    project, here = Path(project_dir).resolve(), folder.resolve()
+    return "" if here == project or not here.is_relative_to(project) else here.relative_to(project).as_posix() + "/"
+
+
+def optimiser_entries(iteration: Iteration, settings: dict[str, Any], inside: str, root: str, stem: str) -> dict[str, Any]:
+    """Entries of the optimiser file: RELION's defaults, what was read, the settings, and what the iteration says."""
+    c = iteration.convergence
+    facts: dict[str, Any] = {
+        "rlnOutputRootName": inside + root,
+        "rlnModelStarFile": f"{inside}{stem}_model.star",
+        "rlnExperimentalDataStarFile": f"{inside}{stem}_data.star",
+        "rlnOrientSamplingStarFile": f"{inside}{stem}_sampling.star",
         "rlnCurrentIteration": iteration.number,
         "rlnNumberOfIterWithoutResolutionGain": c.iterations_without_resolution_gain,
         "rlnNumberOfIterWithoutChangingAssignments": c.iterations_without_large_changes,
@@ -59,23 +162,72 @@ def write_iteration(directory: str | Path, iteration: Iteration, data_blocks: di
         "rlnChangesOptimalClasses": c.changes_class,
         "rlnSmallestChangesOrientations": c.smallest_changes_orientation,
         "rlnSmallestChangesOffsets": c.smallest_changes_offset,
-        "rlnSmallestChangesClasses": int(round(c.smallest_changes_class)),
+        # RELION keeps a whole number here
+        "rlnSmallestChangesClasses": c.smallest_changes_class,
         "rlnOverallAccuracyRotations": c.accuracy_rotation,
         "rlnOverallAccuracyTranslationsAngst": c.accuracy_translation,
         "rlnHasHighFscAtResolLimit": c.has_high_fsc_at_limit,
         "rlnIncrementImageSize": c.increment_size,
         "rlnHasConverged": c.has_converged,
     }
-    entries.update({k: v for k, v in optimiser.items() if k not in entries})
-    path = folder / f"{stem}_optimiser.star"
-    write_star(path, {"optimiser_general": StarBlock("optimiser_general", entries, is_loop=False)},
-               header="# RELION optimiser; written by cryotk\n")  # fmt: skip
-    return path
+    if "rlnTau2FudgeArg" not in settings and "rlnTau2FudgeArg" not in iteration.optimiser:
+        facts["rlnTau2FudgeArg"] = iteration.model.tau2_fudge
+    merged = OPTIMISER_DEFAULTS | iteration.optimiser | settings | facts
+    return {k: _like(v, OPTIMISER_DEFAULTS.get(k)) for k, v in merged.items()}
 
 
-def _model_blocks(iteration: Iteration, names: list[str]) -> dict[str, StarBlock]:
+def _like(value: Any, default: Any) -> Any:
+    """Give a number the type that RELION writes under this label."""
+    if isinstance(default, (bool, int)) and not isinstance(value, str):
+        return int(np.rint(float(value)))
+    return float(value) if isinstance(default, float) and not isinstance(value, str) else value
+
+
+def _data_blocks(iteration: Iteration, particles: xr.Dataset | None) -> dict[str, StarBlock]:
+    """Particles with the iteration's results; the table's own columns first, as they were."""
+    a = iteration.assignments
+    n = a.sizes.get("particle", 0)
+    if particles is not None:
+        blocks = particle_blocks(particles)
+    elif a.attrs.get("source") and Path(a.attrs["source"]).exists():
+        blocks = read_star(a.attrs["source"])
+    else:
+        return {}
+    name = "particles" if "particles" in blocks else next((b for b, v in blocks.items() if v.is_loop and "rlnImageName" in v), "")
+    table = blocks[name]
+    if len(table) != n:
+        raise SettingsError(f"iteration {iteration.number} has results for {n} particles, the particle set has {len(table)}")
+    results = {label: a[key].values for label, key in ASSIGNMENTS.items() if key in a}
+    numbers = _group_numbers(table, iteration.model.group_names)
+    if numbers is not None:
+        results["rlnGroupNumber"] = numbers
+    for label in _RESULT_ORDER:
+        if label in results:
+            table.columns[label] = results[label]
+    return blocks
+
+
+_RESULT_ORDER = (
+    "rlnGroupNumber", "rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst", "rlnOriginZAngst",
+    "rlnClassNumber", "rlnNormCorrection", "rlnLogLikeliContribution", "rlnMaxValueProbDistribution",
+    "rlnNrOfSignificantSamples", "rlnRandomSubset",
+)  # fmt: skip
+
+
+def _group_numbers(table: StarBlock, names: list[str]) -> np.ndarray | None:
+    """Number from 1 of each particle's scale group in the model's list, None when a particle's group is not in it."""
+    index = {name: i + 1 for i, name in enumerate(names)}
+    for label in ("rlnGroupName", "rlnMicrographName"):
+        if label in table:
+            out = [index.get(str(v), 0) for v in table[label]]
+            if 0 not in out:
+                return np.array(out, int)
+    return np.ones(len(table), int) if len(names) == 1 else None
+
+
+def _model_blocks(iteration: Iteration, names: list[str], version: str, data: dict[str, StarBlock]) -> dict[str, StarBlock]:
     m = iteration.model
-    n_shells, k = m.box_size // 2 + 1, m.n_classes
+    n_shells, k, n_groups = m.box_size // 2 + 1, m.n_classes, len(m.group_names)
     shells = np.arange(n_shells)
     resolution = shells / (m.box_size * m.pixel_size)
     angstrom = np.where(shells > 0, 1 / np.where(shells > 0, resolution, 1), 999.0)
@@ -92,7 +244,7 @@ def _model_blocks(iteration: Iteration, names: list[str]) -> dict[str, StarBlock
         "rlnPixelSize": float(m.pixel_size),
         "rlnNrClasses": k,
         "rlnNrBodies": 1,
-        "rlnNrGroups": len(m.group_names),
+        "rlnNrGroups": n_groups,
         "rlnNrOpticsGroups": len(m.noise_power),
         "rlnTau2FudgeFactor": float(m.tau2_fudge),
         "rlnNormCorrectionAverage": float(m.norm_average),
@@ -104,14 +256,19 @@ def _model_blocks(iteration: Iteration, names: list[str]) -> dict[str, StarBlock
         "rlnLogLikelihood": float(m.log_likelihood),
         "rlnAveragePmax": float(m.average_p_max),
     }
-    finite = np.where(np.isfinite(m.class_resolution), m.class_resolution, 999.0)
+    if version == "3.1":
+        del general["rlnNrOpticsGroups"]
+
+    def per_class(values: np.ndarray, default: float) -> np.ndarray:
+        return np.asarray(values, float) if len(values) == k else np.full(k, default)
+
     classes: dict[str, Any] = {
         "rlnReferenceImage": np.array(names, object),
         "rlnClassDistribution": np.asarray(m.class_distribution, float),
-        "rlnAccuracyRotations": np.asarray(m.accuracy_rotation, float),
-        "rlnAccuracyTranslationsAngst": np.asarray(m.accuracy_translation, float),
-        "rlnEstimatedResolution": finite,
-        "rlnOverallFourierCompleteness": np.asarray(m.class_completeness, float),
+        "rlnAccuracyRotations": per_class(m.accuracy_rotation, 999.0),
+        "rlnAccuracyTranslationsAngst": per_class(m.accuracy_translation, 999.0),
+        "rlnEstimatedResolution": per_class(m.class_resolution, np.inf),
+        "rlnOverallFourierCompleteness": per_class(m.class_completeness, 0.0),
     }
     if m.prior_offset is not None:
         classes["rlnClassPriorOffsetX"] = np.asarray(m.prior_offset, float)[:, 0]
@@ -128,21 +285,35 @@ def _model_blocks(iteration: Iteration, names: list[str]) -> dict[str, StarBlock
         )  # fmt: skip
     blocks.append(
         StarBlock("model_groups", {
-            "rlnGroupNumber": np.arange(1, len(m.group_names) + 1), "rlnGroupName": np.array(m.group_names, object),
+            "rlnGroupNumber": np.arange(1, n_groups + 1), "rlnGroupName": np.array(m.group_names, object),
             "rlnGroupNrParticles": np.asarray(m.group_counts, int), "rlnGroupScaleCorrection": np.asarray(m.group_scales, float),
         })
     )  # fmt: skip
-    for g, spectrum in enumerate(m.noise_power):
+
+    def noise_block(name: str, spectrum: np.ndarray) -> StarBlock:
         keep = spectrum > 0
-        blocks.append(
-            StarBlock(f"model_optics_group_{g + 1}", {
-                "rlnSpectralIndex": shells[keep], "rlnResolution": resolution[keep], "rlnSigma2Noise": spectrum[keep],
-            })
-        )  # fmt: skip
+        columns = {"rlnSpectralIndex": shells[keep], "rlnResolution": resolution[keep], "rlnSigma2Noise": spectrum[keep]}
+        return StarBlock(name, columns)
+
+    if version == "3.1":
+        for i, row in enumerate(_optics_of_groups(n_groups, len(m.noise_power), data)):
+            blocks.append(noise_block(f"model_group_{i + 1}", m.noise_power[row]))
+    else:
+        blocks += [noise_block(f"model_optics_group_{i + 1}", spectrum) for i, spectrum in enumerate(m.noise_power)]
     if m.direction_distribution is not None:
         for i in range(k):
             blocks.append(StarBlock(f"model_pdf_orient_class_{i + 1}", {"rlnOrientationDistribution": m.direction_distribution[i]}))
     return {b.name: b for b in blocks}
+
+
+def _optics_of_groups(n_groups: int, n_optics: int, data: dict[str, StarBlock]) -> np.ndarray:
+    """Row of ``noise_power`` for each scale group."""
+    rows = np.zeros(n_groups, int)
+    table = data.get("particles")
+    if n_optics > 1 and table is not None and "rlnGroupNumber" in table and "rlnOpticsGroup" in table:
+        numbers = np.unique(np.asarray(table["rlnOpticsGroup"], int))
+        rows[np.asarray(table["rlnGroupNumber"], int) - 1] = np.searchsorted(numbers, np.asarray(table["rlnOpticsGroup"], int))
+    return rows
 
 
 def _sampling_blocks(iteration: Iteration) -> dict[str, StarBlock]:

@@ -11,7 +11,6 @@ import numpy as np
 from cryotk.data import Convergence, Iteration, RefinementModel, SamplingSettings
 from cryotk.errors import CheckpointError, SettingsError
 from cryotk.execution import checkpoint
-from cryotk.io.particle_tables import particle_blocks
 from cryotk.io.relion_refinement import open_iteration
 from cryotk.io.relion_write import write_iteration
 from cryotk.io.star import read_star
@@ -30,28 +29,16 @@ def _plain(value: Any) -> dict[str, Any]:
 
 def write_class2d(job: Class2D, directory: Path, iteration: Iteration) -> None:
     """Write one iteration; the checkpoint comes last and makes it count."""
-    import xarray as xr
-
+    a, s = iteration.assignments, job.settings
     table = job.particles.drop_vars("images", errors="ignore")
-    a = iteration.assignments
-    table = table.assign({name: xr.Variable("particle", v.values, table[name].attrs if name in table else v.attrs)
-                          for name, v in a.data_vars.items() if name != "flagged"})  # fmt: skip
-    s = job.settings
     optimiser = {
-        "rlnNumberOfIterations": s.n_iterations, "rlnDoSplitRandomHalves": False, "rlnJoinHalvesUntilThisResolution": -1.0,
-        "rlnAdaptiveOversampleOrder": 1, "rlnAdaptiveOversampleFraction": 0.999, "rlnRandomSeed": s.seed,
-        "rlnParticleDiameter": float(s.mask_diameter), "rlnWidthMaskEdge": 5, "rlnDoZeroMask": s.zero_mask,
-        "rlnDoSolventFlattening": True, "rlnDoSolventFscCorrection": False, "rlnSolventMaskName": "None",
-        "rlnSolventMask2Name": "None", "rlnBodyStarFile": "None", "rlnTauSpectrumName": "None", "rlnMaximumCoarseImageSize": -1,
-        "rlnHighresLimitExpectation": float(s.resolution_limit or -1.0), "rlnLowresLimitExpectation": -1.0,
-        "rlnDoMapEstimation": True, "rlnDoFastSubsetOptimisation": False, "rlnDoStochasticGradientDescent": False,
-        "rlnDoAutoRefine": False, "rlnAutoLocalSearchesHealpixOrder": 4, "rlnDoSkipAlign": not s.align, "rlnDoSkipRotate": False,
-        "rlnDoHelicalRefine": False, "rlnHasLargeSizeIncreaseIterationsAgo": 0, "rlnDoCorrectNorm": True, "rlnDoCorrectScale": True,
-        "rlnDoCorrectCtf": s.do_ctf, "rlnDoCenterClasses": s.center_classes, "rlnDoIgnoreCtfUntilFirstPeak": s.ctf_intact_first_peak,
-        "rlnCtfDataArePhaseFlipped": False, "rlnDoOnlyFlipCtfPhases": False, "rlnRefsAreCtfCorrected": True,
-        "rlnFixSigmaNoiseEstimates": False, "rlnFixSigmaOffsetEstimates": False, "rlnMaxNumberOfPooledParticles": 30,
+        "rlnNumberOfIterations": s.n_iterations, "rlnRandomSeed": s.seed, "rlnParticleDiameter": float(s.mask_diameter),
+        "rlnDoZeroMask": s.zero_mask, "rlnHighresLimitExpectation": float(s.resolution_limit or -1.0),
+        "rlnTau2FudgeArg": float(s.tau2_fudge), "rlnDoSkipAlign": not s.align, "rlnDoCorrectCtf": s.do_ctf,
+        "rlnDoCenterClasses": s.center_classes, "rlnDoIgnoreCtfUntilFirstPeak": s.ctf_intact_first_peak,
     }  # fmt: skip
-    write_iteration(directory, iteration, particle_blocks(table), optimiser)
+    project = job.particles.attrs.get("project_dir")
+    write_iteration(directory, iteration, particles=table, settings=optimiser, project_dir=project)
     state = {
         "settings": s.model_dump(),
         "number": iteration.number,
