@@ -1,0 +1,145 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import cryotk as ctk
+from cryotk.cli import copy_course, describe, main
+
+STAR = """
+# version 50001
+
+data_optics
+
+loop_
+_rlnOpticsGroup #1
+_rlnOpticsGroupName #2
+_rlnImagePixelSize #3
+_rlnImageSize #4
+_rlnVoltage #5
+_rlnSphericalAberration #6
+_rlnAmplitudeContrast #7
+1 first 2.0 8 300 2.7 0.1
+
+# version 50001
+
+data_particles
+
+loop_
+_rlnImageName #1
+_rlnOpticsGroup #2
+_rlnDefocusU #3
+_rlnDefocusV #4
+_rlnDefocusAngle #5
+"""
+
+
+@pytest.fixture
+def star(tmp_path):
+    ctk.write_stack(np.ones((3, 8, 8), np.float32), tmp_path / "a.mrcs", pixel_size=2.0)
+    rows = "".join(f"{i}@a.mrcs 1 12000 11000 30\n" for i in (1, 2, 3))
+    path = tmp_path / "particles.star"
+    path.write_text(STAR + rows)
+    return path
+
+
+def test_info_of_particles(star, capsys):
+    assert main(["info", str(star)]) == 0
+    out = capsys.readouterr().out
+    assert "data_particles: 3 rows x 5 columns, version 50001" in out
+    assert "particles: 3, optics groups: 1" in out
+    assert "group 1 (first): 3 particles, 2 Å/px, 8 px, 300 kV, Cs 2.7 mm" in out
+    assert "columns for: CTF" in out
+    assert "error" not in out
+
+
+def test_info_says_which_stack_is_missing(star, capsys):
+    (star.parent / "a.mrcs").unlink()
+    assert main(["info", str(star)]) == 1
+    out = capsys.readouterr().out
+    assert "particles: 3" in out
+    assert "error:" in out and "a.mrcs" in out
+
+
+def test_info_of_maps_and_stacks(tmp_path, capsys):
+    ctk.write_volume(np.zeros((8, 8, 8), np.float32), tmp_path / "map.mrc", pixel_size=1.5)
+    ctk.write_stack(np.zeros((8, 8, 8), np.float32), tmp_path / "stack.mrcs", pixel_size=1.5)
+    assert main(["info", str(tmp_path / "map.mrc"), str(tmp_path / "stack.mrcs")]) == 0
+    out = capsys.readouterr().out
+    assert "MRC volume, 8 x 8 x 8 px, float32, 1.5 Å/px" in out
+    assert "MRC stack of 8 images, 8 x 8 px" in out
+
+
+def test_info_of_a_stack_cut_short(star):
+    stack = star.parent / "a.mrcs"
+    stack.write_bytes(stack.read_bytes()[:-300])
+    assert any("cut short: 1 of 3" in line or "cut short: 2 of 3" in line for line in describe(stack))
+
+
+def test_info_of_what_it_does_not_know(tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("nothing")
+    assert main(["info", str(tmp_path / "notes.txt"), str(tmp_path / "nowhere.star"), str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert "not an MRC file" in out
+    assert "nowhere.star: no such file" in out
+    assert f"{tmp_path}: folder" in out, "the rest is described all the same"
+
+
+@pytest.mark.golden
+def test_info_of_relions_folders(shared, capsys):
+    folder = shared / "reference" / "one_step" / "step2d"
+    assert main(["info", str(folder), str(shared / "data" / "relion5_jobs" / "jobs_spa" / "Class2D" / "job001")]) == 0
+    out = capsys.readouterr().out
+    assert "2D refinement, iteration 1: 6 classes of 64 px" in out
+    assert "RELION job, relion.class2d" in out
+
+
+def test_course_is_copied_and_ones_own_changes_stay(tmp_path):
+    files = copy_course(tmp_path / "course")
+    assert files[0].name == "00_quickstart.ipynb" and len(files) >= 3
+    files[0].write_text("mine")
+    copy_course(tmp_path / "course")
+    assert files[0].read_text() == "mine"
+
+
+def test_course_into_a_file_is_refused(tmp_path, capsys):
+    (tmp_path / "course").write_text("")
+    assert main(["lab", str(tmp_path / "course")]) == 1
+    assert "is a file" in capsys.readouterr().err
+
+
+def test_lab_opens_the_quickstart_and_hands_options_on(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr("cryotk.cli.subprocess.call", lambda command: calls.append(command) or 0)
+    assert main(["lab", str(tmp_path / "c"), "--no-browser", "--port=8890"]) == 0
+    assert calls[0][:3] == [sys.executable, "-m", "jupyterlab"]
+    assert {"--no-browser", "--port=8890"} <= set(calls[0])
+    assert calls[0][-1].endswith("00_quickstart.ipynb")
+
+
+def test_unknown_options_of_other_commands_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        main(["info", "--colour", "a.star"])
+    assert "--colour" in capsys.readouterr().err
+
+
+def test_warmup_compiles(capsys):
+    assert main(["warmup"]) == 0
+    assert "ready after" in capsys.readouterr().out
+
+
+def test_console_script_is_installed(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "cryotk.cli", "--version"], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert done.stdout.strip() == f"cryotk {ctk.__version__}"
+
+
+def test_xarray_finds_us(star):
+    import xarray as xr
+
+    with xr.open_dataset(star, engine="cryotk") as d:
+        assert d.sizes["particle"] == 3
