@@ -96,29 +96,54 @@ _INT = {
     "rlnHasLargeSizeIncreaseIterationsAgo", "rlnTomoTiltSeriesPixelSizeX", "rlnTomoSubTomosAre2DStacks",
     "rlnTomoFrameCount", "rlnTomoSizeX", "rlnTomoSizeY", "rlnTomoSizeZ", "rlnParticleNumber", "rlnEERUpsampling",
     "rlnEERGrouping", "rlnPipeLineProcessType", "rlnPipeLineProcessStatus", "rlnPipeLineNodeType", "rlnJobType",
-    "rlnPipeLineNodeTypeLabelDepth",
+    "rlnPipeLineNodeTypeLabelDepth", "rlnCoarseImageSize", "rlnImageId", "rlnImageIndex", "rlnJoboptionType", "rlnMovieFrameNumber",
+    "rlnSelected", "rlnSgdFinalIterations", "rlnSgdInBetweenIterations", "rlnSgdInitialIterations", "rlnSgdMaxSubsets",
+    "rlnSgdNextSubset", "rlnSgdSigma2FudgeHalflife", "rlnTomoParticleId",
 }  # fmt: skip
+_BOOL = {"rlnBlushNoSpectralTrailing", "rlnGradHasConverged", "rlnHelicalKeepTiltPriorFixed", "rlnHelicalSymmetryLocalRefinement",
+         "rlnJobIsContinue", "rlnJobIsTomo"}  # fmt: skip
+_FLOAT_STARTS = (
+    "rlnAngle", "rlnOrigin", "rlnDefocus", "rlnPhaseShift", "rlnCoordinate", "rlnCenteredCoordinate", "rlnCtfBfactor",
+    "rlnCtfScale", "rlnCtfMaxResolution", "rlnCtfFigureOfMerit", "rlnCtfAstigmatism", "rlnCtfIceRingDensity", "rlnCtfValidationScore",
+    "rlnAutopickFigureOfMerit", "rlnNormCorrection", "rlnLogLikeli", "rlnMaxValueProb", "rlnVoltage", "rlnSphericalAberration",
+    "rlnAmplitudeContrast", "rlnImagePixelSize", "rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize", "rlnPixelSize",
+    "rlnDetectorPixelSize", "rlnMagnification", "rlnMagMat", "rlnBeamTiltX", "rlnBeamTiltY", "rlnTomoTiltSeriesPixelSize",
+    "rlnTomoSubtomogram", "rlnHelicalTrackLength", "rlnSigma", "rlnResolution", "rlnAngstromResolution", "rlnSsnr",
+    "rlnGoldStandardFsc", "rlnFourierCompleteness", "rlnReferenceSigma2", "rlnReferenceTau2", "rlnClassDistribution",
+    "rlnAccuracy", "rlnEstimatedResolution", "rlnOverall", "rlnCurrentResolution", "rlnPaddingFactor", "rlnTau2Fudge",
+    "rlnAveragePmax", "rlnGroupScale", "rlnOrientationDistribution", "rlnPsiStep", "rlnOffset", "rlnTiltAngleLimit",
+    "rlnParticleDiameter", "rlnMtfValue", "rlnParticleBoxFraction", "rlnFourierShellCorrelation", "rlnClassPriorOffset",
+    "rlnBestResolution", "rlnChanges", "rlnMicrographDoseRate", "rlnMicrographPreExposure", "rlnMicrographShift", "rlnAccumMotion",
+)  # fmt: skip
 _STRING_ENDINGS = (
     "Name", "File", "File1", "File2", "StarFile", "StarFile2", "Label", "Alias", "Metadata", "Scheme", "Image", "Fileroot",
     "NameNoDW", "NameEven", "NameOdd", "PowerSpectrum", "Mask", "Movie", "MapHalf1", "MapHalf2", "SymmetryGroup",
     "FromNode", "ToNode", "EdgeProcess", "Variable", "Value", "Coordinates", "Mask2Name", "Moment1", "Moment2", "Spectrum",
-    "MapMasked", "PostprocessedMap", "MovieName", "ReconstructedTomogram", "DirectiveFile", "DeformationType",
+    "MapMasked", "PostprocessedMap", "MovieName", "ReconstructedTomogram", "DirectiveFile", "DeformationType", "DataImag",
+    "DataReal", "ReconsResult", "ReconsWeight", "DirectoryDefault", "FilePattern", "HelpText", "MenuOptions", "TomogramDenoised",
+    "TomogramHalf1", "TomogramHalf2",
 )  # fmt: skip
 _VECTORS = {"rlnOddZernike", "rlnEvenZernike", "rlnTomoVisibleFrames", "rlnTomoProjX", "rlnTomoProjY", "rlnTomoProjZ",
             "rlnTomoProjW", "rlnTomoDeformationCoefficients"}  # fmt: skip
-_NOT_STRINGS = {"rlnMtfValue", "rlnSigmaPriorMask"}
+_NOT_STRINGS = {"rlnMtfValue", "rlnSigmaPriorMask", "rlnParticleBoxFractionSolventMask"}
 
 
 def label_kind(label: str) -> str:
-    """``int``, ``bool``, ``float``, ``string``, ``vector`` or ``unknown`` of a label without its underscore."""
+    """Type of a label without its underscore.
+
+    Returns
+    -------
+    str
+        ``int``, ``bool``, ``float``, ``string``, ``vector``, or ``unknown`` (then the text decides).
+    """
     if label in _VECTORS:
         return "vector"
     if label in _INT:
         return "int"
     if not label.startswith("rln"):
         return "unknown"
-    if label.startswith(("rlnDo", "rlnIs", "rlnHas", "rlnCtfDataAre", "rlnRefsAre", "rlnFix", "rlnIgnore")):
+    if label in _BOOL or label.startswith(("rlnDo", "rlnIs", "rlnHas", "rlnCtfDataAre", "rlnRefsAre", "rlnFix", "rlnIgnore")):
         return "bool"
     if label.endswith(_STRING_ENDINGS) and label not in _NOT_STRINGS:
         return "string"
-    return "float"
+    return "float" if label.startswith(_FLOAT_STARTS) else "unknown"

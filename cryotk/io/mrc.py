@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from cryotk.errors import DataError, FileFormatError, MissingFileError
-from cryotk.io.star import atomic_write
+from cryotk.io.atomic import atomic_write
 
 __all__ = ["MrcHeader", "read_header", "read_images", "read_mrc", "write_mrc"]
 

@@ -1,24 +1,31 @@
-"""STAR files: blocks of loops and lists, read tolerantly, written as RELION writes them.
-
-The whole file is read once; loops go through the C parser of pandas, so that a million rows take seconds.
-"""
+"""STAR files: blocks of loops and lists, read tolerantly and in pieces, written as RELION writes them."""
 
 from __future__ import annotations
 
-import io
 import os
 import re
-import tempfile
+import warnings
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from cryotk.errors import FileFormatError, MissingFileError
+from cryotk.errors import FileFormatError, FormatWarning, MissingFileError
+from cryotk.io.atomic import atomic_write
 from cryotk.io.labels import label_kind
+from cryotk.io.star_rows import parse_rows, split_row, typed_column, typed_scalar
+from cryotk.io.star_write import format_star, write_star
 
-__all__ = ["StarBlock", "atomic_write", "read_star", "write_star"]
+__all__ = ["StarBlock", "atomic_write", "format_star", "read_star", "write_star"]
+
+_FIRST_CHUNK, _CHUNK, _THREAD_FROM = 1 << 16, 1 << 24, 1 << 20
+_END_OF_ROWS = re.compile(rb"\n(?=[ \t\r]*(?:\n|(?:data_|loop_)\S*[ \t\r]*(?:\n|\Z)|#[ \t]*version[ \t]+\d))")
+_END_AT_ONCE = re.compile(rb"[ \t\r]*(?:\n|\Z|(?:data_|loop_)\S*[ \t\r]*(?:\n|\Z)|#[ \t]*version[ \t]+\d)")
+_VERSION = re.compile(rb"#\s*version\s+(\d+)")
 
 
 @dataclass
@@ -32,17 +39,20 @@ class StarBlock:
     columns : dict
         Label without underscore -> array (loop) or scalar (list), in the file's order.
     is_loop : bool
-    version : int
-        Number of the ``# version`` line, 0 without.
+    version : int, optional
+        Number of the ``# version`` line; 0 for a file without; None lets the writer choose.
     first_line : int
         Line of the first row (loop) or entry, from 1.
+    comments : list of str
+        Comment lines before the block.
     """
 
     name: str
     columns: dict[str, Any] = field(default_factory=dict)
     is_loop: bool = True
-    version: int = 0
+    version: int | None = None
     first_line: int = 0
+    comments: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         if not self.is_loop:
@@ -55,6 +65,10 @@ class StarBlock:
     def __getitem__(self, label: str) -> Any:
         return self.columns[label]
 
+    def __repr__(self) -> str:
+        what = f"{len(self)} rows x {len(self.columns)} columns" if self.is_loop else f"list of {len(self.columns)}"
+        return f"<StarBlock data_{self.name}: {what}>"
+
     def get(self, label: str, default: Any = None) -> Any:
         """Column or entry, or ``default``."""
         return self.columns.get(label, default)
@@ -66,126 +80,34 @@ class StarBlock:
         return pd.DataFrame(self.columns if self.is_loop else {k: [v] for k, v in self.columns.items()})
 
 
-def _tokens(line: str) -> list[str]:
-    """Split a row, honouring quotes and trailing comments."""
-    if "'" not in line and '"' not in line:
-        out = line.split()
-        for i, t in enumerate(out):
-            if t.startswith("#"):
-                return out[:i]
-        return out
-    out = []
-    for m in re.finditer(r"""(?:^|(?<=\s))(?:'(.*?)'(?=\s|$)|"(.*?)"(?=\s|$)|(\S+))""", line):
-        quoted = m[1] if m[1] is not None else m[2]
-        if quoted is not None:
-            out.append(quoted)
-        elif m[3].startswith("#"):
-            break
+class _Lines:
+    """A file read line by line, with line numbers and one line of memory."""
+
+    def __init__(self, path: str, file: BinaryIO) -> None:
+        self.path, self.file, self.number = path, file, 0
+        self._kept: bytes | None = None
+
+    def next(self) -> bytes | None:
+        """Next line, None at the end; :attr:`number` is its number."""
+        if self._kept is not None:
+            line, self._kept = self._kept, None
         else:
-            out.append(m[3])
-    return out
+            line = self.file.readline()
+        if not line:
+            return None
+        self.number += 1
+        return line
 
+    def keep(self, line: bytes) -> None:
+        """Give a line back."""
+        self._kept = line
+        self.number -= 1
 
-def _typed_scalar(label: str, text: str) -> Any:
-    kind = label_kind(label)
-    try:
-        if kind == "int":
-            return int(float(text))
-        if kind == "bool":
-            return bool(int(float(text)))
-        if kind == "float":
-            return float(text)
-        if kind == "unknown":
-            try:
-                return int(text)
-            except ValueError:
-                return float(text)
-    except ValueError:
-        return text
-    return text
-
-
-def _typed_column(label: str, values: Any) -> np.ndarray:
-    kind = label_kind(label)
-    array = np.asarray(values)
-    if kind in ("string", "vector"):
-        return array.astype(object)
-    if array.dtype == object:
-        try:
-            array = array.astype(float)
-        except (TypeError, ValueError):
-            return array
-    if kind in ("int", "bool") and array.dtype.kind == "f" and np.all(np.isfinite(array)) and np.all(array == np.rint(array)):
-        array = array.astype(np.int64)
-    if kind == "float" and array.dtype.kind in "iub":
-        array = array.astype(float)
-    return array
-
-
-def _parse_loop(path: str, name: str, labels: list[str], rows: list[bytes], first_line: int, start: int) -> dict[str, np.ndarray]:
-    if not rows:
-        return {label: _typed_column(label, np.empty(0, object if label_kind(label) in ("string", "vector") else float)) for label in labels}
-    raw = b"\n".join(rows)
-    n = len(labels)
-    strings = {i: str for i, label in enumerate(labels) if label_kind(label) in ("string", "vector")}
-    simple = not (b"'" in raw or b'"' in raw or b"#" in raw)
-    if simple:
-        import pandas as pd
-
-        width = len(rows[0].split())
-        if width != n:
-            _ragged(path, name, labels, rows, first_line)
-        try:
-            frame = pd.read_csv(
-                io.BytesIO(raw), sep=r"\s+", header=None, names=range(n), dtype=strings, engine="c", na_filter=False,
-                index_col=False, encoding="utf-8", encoding_errors="surrogateescape", low_memory=False, quoting=3,
-                on_bad_lines="error",
-            )
-            if len(frame) == len(rows):
-                last = frame.iloc[:, -1]
-                if last.dtype != object or not (last == "").any():
-                    return {label: _typed_column(label, _values(frame[i], path)) for i, label in enumerate(labels)}
-        except (pd.errors.ParserError, ValueError):
-            pass
-    table = []
-    for i, row in enumerate(rows):
-        tokens = _tokens(row.decode("utf-8", "surrogateescape"))
-        if not tokens:
-            continue
-        if len(tokens) != n:
-            raise FileFormatError(
-                f"{path}, line {first_line + i}: row of data_{name} has {len(tokens)} values for {n} columns "
-                f"(the last column is _{labels[-1]}); mend or remove that line"
-            )
-        table.append(tokens)
-    columns = list(zip(*table, strict=True)) if table else [()] * n
-    out = {}
-    for label, column in zip(labels, columns, strict=True):
-        kind = label_kind(label)
-        values: Any = np.array(column, dtype=object)
-        if kind not in ("string", "vector"):
-            for cast in (np.int64, np.float64):
-                try:
-                    values = np.array(column, dtype=object).astype(cast)
-                    break
-                except (TypeError, ValueError):
-                    continue
-        out[label] = _typed_column(label, values)
-    return out
-
-
-def _values(series: Any, path: str) -> np.ndarray:
-    return series.to_numpy(dtype=object) if series.dtype.kind not in "iufb" else series.to_numpy()
-
-
-def _ragged(path: str, name: str, labels: list[str], rows: list[bytes], first_line: int) -> None:
-    for i, row in enumerate(rows):
-        k = len(_tokens(row.decode("utf-8", "surrogateescape")))
-        if k != len(labels):
-            raise FileFormatError(
-                f"{path}, line {first_line + i}: row of data_{name} has {k} values for {len(labels)} columns "
-                f"(the last column is _{labels[-1]}); mend or remove that line"
-            )
+    def rewind(self) -> None:
+        """Move the file to the start of the line that was given back."""
+        if self._kept is not None:
+            self.file.seek(-len(self._kept), os.SEEK_CUR)
+            self._kept = None
 
 
 def read_star(path: str | os.PathLike[str], blocks: list[str] | None = None) -> dict[str, StarBlock]:
@@ -195,12 +117,13 @@ def read_star(path: str | os.PathLike[str], blocks: list[str] | None = None) -> 
     ----------
     path : path
     blocks : list of str, optional
-        Names of the blocks to parse; all by default.
+        Names of the blocks to parse; all by default. The rows of others are skipped unread.
 
     Returns
     -------
     dict of str to StarBlock
-        In the file's order; a repeated name gets ``.2``, ``.3``.
+        In the file's order; a repeated name, or a second loop of a block, gets ``.2``, ``.3``. Where a loop follows a list in one block, the list has the
+        block's name and the loop the name ``<block>.loop``.
 
     Raises
     ------
@@ -209,215 +132,177 @@ def read_star(path: str | os.PathLike[str], blocks: list[str] | None = None) -> 
     """
     p = Path(path)
     try:
-        text = p.read_bytes()
+        file = open(p, "rb", buffering=1 << 16)
     except FileNotFoundError:
         raise MissingFileError(f"{p}: no such file") from None
     except IsADirectoryError:
         raise FileFormatError(f"{p} is a folder, not a STAR file") from None
-    if b"data_" not in text:
-        what = "it is empty" if not text.strip() else "it has no line starting with data_"
-        raise FileFormatError(f"{p} is not a STAR file: {what}")
-    if b"\0" in text[:4096]:
-        raise FileFormatError(f"{p} is not a STAR file: it is binary")
-    lines = text.split(b"\n")
-    out: dict[str, StarBlock] = {}
-    version = 0
-    i = 0
-    while i < len(lines):
-        line = lines[i].strip()
-        if line.startswith(b"#"):
-            m = re.search(rb"version\s+(\d+)", line)
-            if m and b"RELION" not in line:
+    with file:
+        if b"\0" in file.peek(4096)[:4096]:
+            raise FileFormatError(f"{p} is not a STAR file: it is binary")
+        lines = _Lines(str(p), file)
+        out: dict[str, StarBlock] = {}
+        version, comments, empty = 0, [], True
+        while (line := lines.next()) is not None:
+            stripped = line.strip()
+            empty = empty and not stripped
+            if stripped.startswith(b"data_"):
+                name = stripped.split()[0][5:].decode("utf-8", "surrogateescape")
+                block = StarBlock(name, version=version, comments=comments)
+                _read_block(lines, block, out, blocks is None or name in blocks)
+                version, comments = 0, []
+            elif m := _VERSION.match(stripped):
                 version = int(m[1])
-            i += 1
-            continue
-        if line.startswith(b"data_"):
-            name = line.split()[0][5:].decode("utf-8", "surrogateescape")
-            key, k = name, 2
-            while key in out:
-                key, k = f"{name}.{k}", k + 1
-            wanted = blocks is None or name in blocks
-            block = StarBlock(name, version=version)
-            i = _read_block(str(p), lines, i + 1, block, wanted)
-            if wanted:
-                out[key] = block
-            continue
-        i += 1
+            elif stripped.startswith(b"#"):
+                comments.append(line.rstrip(b"\r\n").decode("utf-8", "surrogateescape"))
+            elif stripped and out:
+                shown = stripped[:40].decode("utf-8", "replace")
+                raise FileFormatError(
+                    f"{p}, line {lines.number}: {shown!r} is neither a label, nor loop_, nor data_; rows may not follow an empty line"
+                )
+            elif lines.number > 100_000:
+                break
+    if not out and not (blocks is not None and version):
+        if empty:
+            raise FileFormatError(f"{p} is not a STAR file: it is empty")
+        if blocks is None or not lines.number:
+            raise FileFormatError(f"{p} is not a STAR file: it has no line starting with data_")
     return out
 
 
-def _read_block(path: str, lines: list[bytes], i: int, block: StarBlock, wanted: bool) -> int:
-    """Parse one block from line index ``i``; return the index after it."""
-    n = len(lines)
+def _read_block(lines: _Lines, block: StarBlock, out: dict[str, StarBlock], wanted: bool) -> None:
+    """Parse one block into ``out``; leave the reader at the line after it."""
+
+    def add(one: StarBlock, key: str) -> None:
+        if wanted:
+            base, k = key, 2
+            while key in out:
+                key, k = f"{base}.{k}", k + 1
+            out[key] = one
+
     block.is_loop = False
-    while i < n:
-        line = lines[i].strip()
-        if not line or line.startswith((b"#", b";")):
-            if line.startswith(b"# version"):
-                return i
-            i += 1
-            continue
-        if line.startswith(b"data_"):
-            return i
-        if line.startswith(b"loop_"):
-            if block.columns and block.is_loop:
-                raise FileFormatError(f"{path}, line {i + 1}: a second loop_ in data_{block.name}; split it into two blocks")
-            return _read_loop(path, lines, i + 1, block, wanted)
-        if line.startswith(b"_"):
-            tokens = _tokens(line.decode("utf-8", "surrogateescape"))
-            if not block.columns:
-                block.first_line = i + 1
-            label = tokens[0][1:]
-            if len(tokens) < 2:
-                raise FileFormatError(f"{path}, line {i + 1}: _{label} has no value")
-            block.columns[label] = _typed_scalar(label, tokens[1])
-            i += 1
-            continue
-        raise FileFormatError(
-            f"{path}, line {i + 1}: {line[:40].decode('utf-8', 'replace')!r} is neither a label, nor loop_, nor data_"
-        )
-    return i
-
-
-def _read_loop(path: str, lines: list[bytes], i: int, block: StarBlock, wanted: bool) -> int:
-    n = len(lines)
-    labels: list[str] = []
-    while i < n:
-        line = lines[i].strip()
-        if line.startswith(b"_"):
-            label = line.split()[0][1:].split(b"#")[0].decode("utf-8", "surrogateescape")
-            if label in labels:
-                raise FileFormatError(f"{path}, line {i + 1}: column _{label} appears twice in data_{block.name}")
-            labels.append(label)
-        elif line and not line.startswith((b"#", b";")):
+    done = False
+    while (line := lines.next()) is not None:
+        stripped = line.strip()
+        if stripped.startswith(b"data_"):
+            lines.keep(line)
             break
-        i += 1
-    if not labels:
-        raise FileFormatError(f"{path}, line {i}: loop_ of data_{block.name} has no columns")
-    block.is_loop = True
-    first = i
-    rows: list[bytes] = []
-    clean = True
-    while i < n:
-        line = lines[i]
-        s = line.strip()
-        if not s:
-            # RELION ends a loop at an empty line; some writers put one before more rows: those are lost rows, say so
-            break
-        if s[:1] == b"#":
-            clean = False
-            if s.startswith(b"# version"):
+        if m := _VERSION.match(stripped):
+            if block.columns or done:
+                lines.keep(line)
                 break
-            i += 1
-            rows.append(b"")
+            block.version = int(m[1])
+        if not stripped or stripped.startswith((b"#", b";")):
             continue
-        if s.startswith((b"data_", b"loop_")) and len(s.split()) == 1:
-            break
-        rows.append(line)
-        i += 1
-    block.first_line = first + 1
-    if not wanted:
-        return i
-    if not clean:
-        rows = [r for r in rows if r]
-    block.columns = dict(_parse_loop(path, block.name, labels, rows, first + 1, first))
-    return i
-
-
-# -- writing -------------------------------------------------------------------------------------------------------
-
-
-def atomic_write(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file under a temporary name, sync it, and rename it into place."""
-    p = Path(path)
-    p.parent.mkdir(parents=True, exist_ok=True)
-    fd, name = tempfile.mkstemp(prefix=f".{p.name}.", dir=p.parent)
-    try:
-        with os.fdopen(fd, "wb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, p)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def _format_float(v: float) -> str:
-    if not np.isfinite(v):
-        return f"{v:>12}"
-    a = abs(v)
-    exponent = (0 < a < 0.001) or a > 1e5
-    if v < 0:
-        return f"{v:12.5e}" if exponent else f"{v:12.5f}"
-    return f"{v:12.6e}" if exponent else f"{v:12.6f}"
-
-
-def _quote(s: str) -> str:
-    if s == "":
-        return '""'
-    if s[0] in "'\"#" or any(c.isspace() for c in s):
-        return f'"{s}"' if '"' not in s else f"'{s}'"
-    return s
-
-
-def _format_vector(v: Any) -> str:
-    return v if isinstance(v, str) else "[" + ",".join(f"{x:.12g}" for x in np.asarray(v, float)) + "]"
-
-
-def _format_column(label: str, values: np.ndarray) -> list[str]:
-    kind = label_kind(label)
-    if kind == "vector":
-        return [f"{_format_vector(v):>10}" for v in values]
-    if values.dtype.kind == "f":
-        a = np.abs(values)
-        special = ~np.isfinite(values) | ((a > 0) & (a < 0.001)) | (a > 1e5) | (values < 0)
-        out = ("%12.6f\n" * len(values) % tuple(values.tolist())).split("\n")[:-1] if len(values) else []
-        for i in np.nonzero(special)[0]:
-            out[i] = _format_float(float(values[i]))
-        return out
-    if values.dtype.kind in "iub":
-        return ("%12d\n" * len(values) % tuple(int(v) for v in values.tolist())).split("\n")[:-1] if len(values) else []
-    return [f"{_quote(str(v)):>10}" for v in values]
-
-
-def _format_scalar(label: str, v: Any) -> str:
-    if isinstance(v, (bool, np.bool_, int, np.integer)):
-        return f"{int(v):12d}"
-    if isinstance(v, (float, np.floating)):
-        return _format_float(float(v))
-    return _quote(str(v))
-
-
-def format_star(blocks: dict[str, StarBlock], version: int = 50001) -> bytes:
-    """The bytes of a STAR file."""
-    parts: list[str] = []
-    for block in blocks.values():
-        parts.append(f"\n# version {block.version or version}\n\ndata_{block.name}\n\n")
-        if block.is_loop:
-            parts.append("loop_ \n")
-            parts.extend(f"_{label} #{i} \n" for i, label in enumerate(block.columns, 1))
-            columns = [_format_column(label, np.asarray(v)) for label, v in block.columns.items()]
-            if columns and len(columns[0]):
-                parts.append(" \n".join(map(" ".join, zip(*columns, strict=True))) + " \n")
+        if stripped.startswith(b"loop_"):
+            if block.columns or done:
+                add(block, block.name)
+                block = StarBlock(block.name if done else f"{block.name}.loop", version=block.version)
+            _read_loop(lines, block, wanted)
+            done = True
+        elif stripped.startswith(b"_") and not done:
+            if wanted or not block.columns:
+                _read_entry(lines, block, stripped)
         else:
-            width = max((len(label) for label in block.columns), default=0) + 1 + 12
-            parts.extend(f"_{label}".ljust(width) + f" {_format_scalar(label, v)}\n" for label, v in block.columns.items())
-        parts.append(" \n")
-    return "".join(parts).encode("utf-8", "surrogateescape")
+            shown = stripped[:40].decode("utf-8", "replace")
+            raise FileFormatError(
+                f"{lines.path}, line {lines.number}: {shown!r} is neither a label, nor loop_, nor data_"
+                + ("; rows may not follow an empty line" if done else "")
+            )
+    add(block, block.name)
 
 
-def write_star(path: str | os.PathLike[str], blocks: dict[str, StarBlock], version: int = 50001, header: str = "") -> None:
-    """Write a STAR file in RELION's layout, atomically.
+def _read_entry(lines: _Lines, block: StarBlock, line: bytes) -> None:
+    tokens = split_row(line)
+    label = tokens[0][1:]
+    if not block.columns:
+        block.first_line = lines.number
+    if len(tokens) < 2:
+        raise FileFormatError(f"{lines.path}, line {lines.number}: _{label} has no value")
+    block.columns[label] = typed_scalar(label, tokens[1])
 
-    Parameters
-    ----------
-    path : path
-    blocks : dict of str to StarBlock
-    version : int
-        For blocks that have none.
-    header : str
-        Comment lines before the first block.
-    """
-    atomic_write(path, header.encode() + format_star(blocks, version))
+
+def _read_loop(lines: _Lines, block: StarBlock, wanted: bool) -> None:
+    labels: list[str] = []
+    while (line := lines.next()) is not None:
+        stripped = line.strip()
+        if stripped.startswith(b"_"):
+            label = stripped.split()[0][1:].split(b"#")[0].decode("utf-8", "surrogateescape")
+            if label in labels:
+                raise FileFormatError(
+                    f"{lines.path}, line {lines.number}: column _{label} appears twice in data_{block.name}; remove one"
+                )
+            labels.append(label)
+        elif stripped and not stripped.startswith((b"#", b";")):
+            lines.keep(line)
+            break
+    if not labels:
+        raise FileFormatError(f"{lines.path}, line {lines.number}: loop_ of data_{block.name} has no columns")
+    block.is_loop = True
+    block.first_line = lines.number + 1
+    lines.rewind()
+    start = lines.file.tell(), lines.number
+    as_text = {i for i, label in enumerate(labels) if label_kind(label) in ("string", "vector")}
+    while True:
+        parts = _read_rows(lines, block.name, labels, as_text, wanted)
+        mixed = {i for i in range(len(labels)) if len({p[i].dtype == object for p in parts}) > 1}
+        if not mixed:
+            break
+        as_text = as_text | mixed  # text in one piece of the file, numbers in another: keep the text of all
+        lines.file.seek(start[0])
+        lines.number = start[1]
+    for i, label in enumerate(labels):
+        column = parts[0][i] if len(parts) == 1 else np.concatenate([p[i] for p in parts]) if parts else np.empty(0, object)
+        for p in parts:
+            p[i] = None  # the pieces of a long table are let go column by column
+        block.columns[label] = typed_column(label, column)
+
+
+def _read_rows(lines: _Lines, name: str, labels: list[str], as_text: set[int], wanted: bool) -> list[list[Any]]:
+    """Read rows in pieces up to the end of the loop; leave the file at the line that ends it."""
+    parts: list[list[Any]] = []
+    waiting: deque[Any] = deque()
+    with ThreadPoolExecutor(2) as pool:
+        for text, first_line in _pieces_of_rows(lines):
+            if not wanted:
+                continue
+            arguments = (lines.path, name, labels, text, first_line, as_text)
+            if len(text) < _THREAD_FROM:
+                parts.append(parse_rows(*arguments))
+                continue
+            waiting.append(pool.submit(parse_rows, *arguments))  # the C parser lets other threads run
+            if len(waiting) > 2:
+                parts.append(waiting.popleft().result())
+        parts += [w.result() for w in waiting]
+    return parts
+
+
+def _pieces_of_rows(lines: _Lines) -> Iterator[tuple[bytes, int]]:
+    """Whole lines of a loop in ever larger pieces, each with the number of its first line."""
+    size = _FIRST_CHUNK
+    file = lines.file
+    while text := file.read(size):
+        if not text.endswith(b"\n"):
+            text += file.readline()
+        got = len(text)
+        if _END_AT_ONCE.match(text):
+            text = b""
+        elif m := _END_OF_ROWS.search(text):
+            text = text[: m.end()]
+        ended = len(text) < got
+        if ended:
+            file.seek(len(text) - got, os.SEEK_CUR)
+        first = lines.number + 1
+        lines.number += text.count(b"\n") + (not text.endswith(b"\n") and bool(text))
+        if text:
+            if not text.endswith((b"\n", b" ")) and text[: text.rfind(b"\n") + 1].endswith(b" \n"):
+                warnings.warn(
+                    f"{lines.path}: the last row ends without the blank that ends the others; the file may have been cut, compare it "
+                    "with its original",
+                    FormatWarning,
+                    stacklevel=6,
+                )
+            yield (text.replace(b"\r\n", b"\n") if b"\r" in text else text), first
+        if ended:
+            return
+        size = min(_CHUNK, size * 8)
