@@ -43,6 +43,8 @@ class IterativeJob(ABC):
         self._directory: Path | None = None
         self.threads: int | None = None
         self.progress: Progress | None = None
+        self.target: int | None = None
+        """Iteration at which the run under way ends; None when nothing runs."""
         self._listeners.append(self._remember)
 
     def _remember(self, p: Progress) -> None:
@@ -151,16 +153,23 @@ class IterativeJob(ABC):
         self._stop.clear()
         if not self._working.acquire(blocking=False):
             raise SettingsError("the job is running in the background already")
+        self.target = target
         bar = tqdm(total=target, initial=self.iteration, desc=type(self).__name__, unit="it", disable=not progress)
         try:
             while self.iteration < target and not self._stop.is_set():
                 it = self._iterate()
                 bar.update(1)
                 bar.set_postfix_str(f"{it.numbers.get('resolution', float('nan')):.1f} Å")
+            if self._stop.is_set():
+                ProgressReporter(self._listeners, self.iteration, 1).tell("stopped", 1.0)
         except (Stopped, KeyboardInterrupt):
             self._stop.set()
             ProgressReporter(self._listeners, self.iteration, 1).tell("stopped", 1.0)
+        except Exception as error:
+            ProgressReporter(self._listeners, self.iteration, 1).tell("failed", 1.0, message=str(error))
+            raise
         finally:
+            self.target = None
             bar.close()
             self._working.release()
         return self.current
@@ -178,7 +187,7 @@ class IterativeJob(ABC):
             return self
         self._stop.clear()
         self._error = None
-        target = self.n_iterations if until is None else until
+        self.target = target = self.n_iterations if until is None else until
 
         def work() -> None:
             with self._working:
@@ -192,6 +201,8 @@ class IterativeJob(ABC):
                 except BaseException as error:
                     self._error = error
                     ProgressReporter(self._listeners, self.iteration, 1).tell("failed", 1.0, message=str(error))
+                finally:
+                    self.target = None
 
         self._thread = threading.Thread(target=work, name="cryotk-job", daemon=True)
         self._thread.start()
