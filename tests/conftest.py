@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 from pathlib import Path
 
@@ -30,9 +31,18 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def golden() -> Path:
-    """RELION's reference results that travel with the tests."""
-    return Path(__file__).parent / "data"
+def golden(tmp_path_factory) -> Path:
+    """RELION's reference results that travel with the tests: a copy with the packed maps and stacks unpacked."""
+    source, target = Path(__file__).parent / "data", tmp_path_factory.mktemp("golden")
+    for file in source.rglob("*"):
+        if file.is_file():
+            copy = target / file.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            if file.suffix == ".xz":
+                copy.with_suffix("").write_bytes(lzma.decompress(file.read_bytes()))
+            else:
+                copy.write_bytes(file.read_bytes())
+    return target
 
 
 @pytest.fixture
