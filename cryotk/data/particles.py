@@ -241,6 +241,11 @@ def _box_sizes(ds: xr.Dataset, source: StackSource) -> np.ndarray:
 def image_source(particles: xr.Dataset) -> ImageSource:
     """Return the source of a particle set's pixels, in the order of its rows (of its images, where particles have several).
 
+    Parameters
+    ----------
+    particles : Dataset
+        As :func:`open_particles` gives it.
+
     Raises
     ------
     DataError
@@ -269,6 +274,11 @@ def image_source(particles: xr.Dataset) -> ImageSource:
 
 def optics_groups(particles: xr.Dataset) -> dict[int, OpticsGroup]:
     """Optics groups by number.
+
+    Parameters
+    ----------
+    particles : Dataset
+        As :func:`open_particles` gives it.
 
     Raises
     ------

@@ -132,10 +132,30 @@ def _pixel_size(data: Any, pixel_size: float | None, path: Any) -> float:
 
 
 def write_volume(volume: Any, path: str | os.PathLike[str], pixel_size: float | None = None, dtype: str = "float32") -> None:
-    """Write a map (z, y, x), atomically; the pixel size is the DataArray's unless given."""
+    """Write a map (z, y, x), atomically; the pixel size is the DataArray's unless given.
+
+    Parameters
+    ----------
+    volume : (z, y, x) array or DataArray
+        Density.
+    path : path
+        The MRC file to write.
+    pixel_size : float, optional
+        Å.
+    """
     write_mrc(Path(path), _pixels(volume), _pixel_size(volume, pixel_size, path), dtype=dtype)
 
 
 def write_stack(stack: Any, path: str | os.PathLike[str], pixel_size: float | None = None, dtype: str = "float32") -> None:
-    """Write images (image, y, x), atomically; the pixel size is the DataArray's unless given."""
+    """Write images (image, y, x), atomically; the pixel size is the DataArray's unless given.
+
+    Parameters
+    ----------
+    stack : (image, y, x) array or DataArray
+        Images.
+    path : path
+        The MRC file to write.
+    pixel_size : float, optional
+        Å.
+    """
     write_mrc(Path(path), _pixels(stack), _pixel_size(stack, pixel_size, path), is_stack=True, dtype=dtype)
