@@ -5,7 +5,8 @@ Only pixels are lazy; tables are eager. No mathematics of the field, nothing tha
 
 from cryotk.data.accessor import ArrayAccessor, ParticleAccessor
 from cryotk.data.checks import Report
-from cryotk.data.particles import concat, image_source, open_particles, optics_groups, select_particles
+from cryotk.data.combine import concat, select_particles
+from cryotk.data.particles import image_names, image_source, open_particles, optics_groups
 from cryotk.data.refinement import Convergence, Iteration, RefinementModel, SamplingSettings
 from cryotk.data.source import ArraySource, ImageSource, StackSource
 from cryotk.data.volumes import as_volume, open_stack, open_volume, write_stack, write_volume
@@ -24,6 +25,7 @@ __all__ = [
     "StackSource",
     "as_volume",
     "concat",
+    "image_names",
     "image_source",
     "open_particles",
     "open_stack",

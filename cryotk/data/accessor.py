@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import tempfile
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,8 @@ import numpy as np
 import xarray as xr
 
 from cryotk.data.checks import Report, check_images, validate
+from cryotk.data.combine import select_particles
+from cryotk.data.particles import attach_images
 from cryotk.errors import DataError, SettingsError
 
 __all__ = ["ArrayAccessor", "ParticleAccessor"]
@@ -25,6 +30,37 @@ def _to_gpu(values: Any) -> Any:
     if hasattr(values, "map_blocks"):
         return values.map_blocks(cupy.asarray, dtype=values.dtype, meta=cupy.empty((0,) * values.ndim, values.dtype))
     return cupy.asarray(values)
+
+
+def _widgets(name: str) -> Any:
+    try:
+        package = import_module("cryotk_widgets")
+    except ImportError:
+        raise SettingsError("views need the lab extra: pip install 'cryotk[lab]'") from None
+    try:
+        return getattr(package, name)
+    except AttributeError:
+        raise SettingsError(f"this version of cryotk_widgets has no {name}") from None
+
+
+def summary(ds: xr.Dataset) -> dict[str, str]:
+    """What a particle set is, from what is in memory: nothing is read or computed."""
+    out = {"particles": f"{ds.sizes.get('particle', 0):,}".replace(",", "\u202f")}
+    if "image" in ds.sizes:
+        out["images"] = f"{ds.sizes['image']:,} ({ds.sizes['image'] / max(1, ds.sizes['particle']):.1f} per particle)".replace(",", "\u202f")
+    if "micrograph" in ds:
+        out["micrographs"] = str(len(set(ds["micrograph"].values.tolist())))
+    for i, g in enumerate(ds["optics"].values if "optics" in ds else []):
+        rows = int((ds["optics_group"].values == g).sum())
+        parts = [f"{rows} particles"]
+        for name, unit in (("box_size", "px"), ("pixel_size", "Å"), ("voltage", "kV"), ("spherical_aberration", "mm")):
+            if name in ds:
+                parts.append(f"{float(ds[name].values[i]):.6g} {unit}")
+        out[f"optics group {ds['optics_name'].values[i] if 'optics_name' in ds else g}"] = ", ".join(parts)
+    known = [k for k in ("angle_rot", "class_number", "random_subset", "defocus_u") if k in ds]
+    out["has"] = ", ".join({"angle_rot": "poses", "class_number": "classes", "random_subset": "half-sets", "defocus_u": "CTF"}[k] for k in known)
+    out["from"] = str(ds.attrs.get("source", ""))
+    return {k: v for k, v in out.items() if v}
 
 
 @xr.register_dataset_accessor("cryo")
@@ -43,23 +79,47 @@ class ParticleAccessor:
         return check_images(self._ds, n)
 
     def group(self, name: str | int) -> xr.Dataset:
-        """One optics group, by name or number, with its images."""
+        """One optics group, by name or number, with its images.
+
+        Raises
+        ------
+        DataError
+            When there is no such group.
+        """
         ds = self._ds
         numbers = ds["optics"].values
         names = ds["optics_name"].values.astype(str) if "optics_name" in ds else numbers.astype(str)
-        hit = [i for i in range(len(numbers)) if str(name) in (str(numbers[i]), names[i])]
+        hit = [i for i in range(len(numbers)) if names[i] == str(name)] or [
+            i for i in range(len(numbers)) if str(numbers[i]) == str(name)
+        ]
         if not hit:
             raise DataError(f"there is no optics group {name!r}; there are {', '.join(names)}")
         rows = np.nonzero(ds["optics_group"].values == numbers[hit[0]])[0]
-        out = ds.isel(particle=rows, optics=hit[:1])
-        if "images" not in out and "start_dir" in ds.attrs:
-            from cryotk.data.particles import attach_images
-
-            out = attach_images(out.copy(), Path(ds.attrs["start_dir"]), ds.attrs.get("project_dir") or None)
+        out = select_particles(ds, rows).isel(optics=hit[:1])
+        if "images" not in out and "image_name" in out and "start_dir" in ds.attrs:
+            out = attach_images(out, ds.attrs["start_dir"], ds.attrs.get("project_dir") or None)
         return out
+
+    def select(self, index: Any) -> xr.Dataset:
+        """Some particles, by row numbers or a mask, each with all of its images."""
+        return select_particles(self._ds, index)
+
+    def __repr__(self) -> str:
+        return "\n".join(["<particle set>", *(f"{k}: {v}" for k, v in summary(self._ds).items())])
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{escape(k)}</th><td style='text-align:left'>{escape(v)}</td></tr>"
+            for k, v in summary(self._ds).items()
+        )
+        return f"<table>{rows}</table>"
 
     def to_gpu(self) -> xr.Dataset:
         """Return the same set with images on the GPU, still lazy (needs cupy and a device)."""
+        if "images" not in self._ds:
+            raise DataError("this particle set has no images (optics groups of different boxes?): take one with .cryo.group(name)")
         return self._ds.assign(images=(self._ds["images"].dims, _to_gpu(self._ds["images"].data), self._ds["images"].attrs))
 
     def to_starfile(self) -> dict[str, Any]:
@@ -67,6 +127,19 @@ class ParticleAccessor:
         from cryotk.io.particle_tables import particle_blocks
 
         return {name: block.to_frame() for name, block in particle_blocks(self._ds).items()}
+
+    def lowpass(self, resolution: float, width: float = 2.0) -> xr.Dataset:
+        """Return the same set with images low-pass filtered to ``resolution`` Å, lazily."""
+        images = self._ds["images"]
+        a = np.unique(self._ds["pixel_size"].values[np.isin(self._ds["optics"].values, self._ds["optics_group"].values)])
+        if len(a) > 1:
+            raise DataError(f"optics groups have different pixel sizes ({', '.join(f'{v:g}' for v in a)} Å): take one with .cryo.group(name)")
+        filtered = images.assign_attrs(pixel_size=float(a[0])).cryo.lowpass(resolution, width)
+        return self._ds.assign(images=(images.dims, filtered.data, images.attrs))
+
+    def view(self, **kwargs: Any) -> Any:
+        """Show the images in a widget (needs the lab extra)."""
+        return _widgets("view_particles")(self._ds, **kwargs)
 
     def write(self, path: str | Path) -> None:
         """Write a RELION STAR file."""
@@ -98,6 +171,42 @@ class ArrayAccessor:
         else:
             data = lowpass(self._da.data, a, resolution, width, dims)
         return self._da.copy(data=data)
+
+    def view(self, **kwargs: Any) -> Any:
+        """Show the volume or the images in a widget (needs the lab extra)."""
+        return _widgets("view_volume" if "z" in self._da.dims else "view_stack")(self._da, **kwargs)
+
+    def to_napari(self, viewer: Any = None) -> Any:
+        """Add to a napari viewer, with the pixel size as scale in Å; a new one when none is given (needs the napari extra).
+
+        Returns
+        -------
+        napari.Viewer
+        """
+        try:
+            napari = import_module("napari")
+        except ImportError:
+            raise SettingsError("napari is not installed: pip install 'cryotk[napari]'") from None
+        viewer = viewer if viewer is not None else napari.Viewer()
+        a = self._pixel_size()
+        scale = [a if d in ("z", "y", "x") else 1.0 for d in self._da.dims]
+        viewer.add_image(self._da.data, scale=scale, name=str(self._da.attrs.get("source") or self._da.name or "images"), colormap="gray")
+        return viewer
+
+    def open_in(self, program: str) -> subprocess.Popen[bytes]:
+        """Open a copy in another program, such as ``"chimerax"``.
+
+        Returns
+        -------
+        subprocess.Popen
+            The running program; this call does not wait for it.
+        """
+        command = shutil.which(program) or shutil.which({"chimerax": "ChimeraX"}.get(program.lower(), program))
+        if command is None:
+            raise SettingsError(f"{program} is not in the PATH; install it, or give the whole path of the program")
+        path = Path(tempfile.mkdtemp(prefix="cryotk-")) / ("volume.mrc" if "z" in self._da.dims else "images.mrcs")
+        self.write(path)
+        return subprocess.Popen([command, str(path)])
 
     def to_gpu(self) -> xr.DataArray:
         """Return the same array on the GPU (needs cupy and a device)."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cryotk.data.particles import image_names, image_source
 from cryotk.data.source import StackSource
 from cryotk.errors import CryotkError
 
@@ -55,32 +56,39 @@ def validate(particles: xr.Dataset) -> Report:
 
 def _check_files(particles: xr.Dataset, report: Report) -> None:
     report.checked.append("stacks")
-    box = {int(g): int(b) for g, b in zip(particles["optics"].values, particles["box_size"].values, strict=True)}
-    source = StackSource(
-        particles["image_name"].values, particles.attrs["start_dir"], particles.attrs.get("project_dir") or None, next(iter(box.values()))
-    )
-    groups = particles["optics_group"].values
+    names = image_names(particles)
+    numbers = particles["optics"].values.tolist()
+    groups = np.asarray(particles["optics_group"].values)
+    if "particle_of_image" in particles:
+        groups = groups[particles["particle_of_image"].values]
+    box = dict(zip(numbers, particles["box_size"].values.tolist(), strict=True)) if "box_size" in particles else {}
+    size = dict(zip(numbers, particles["pixel_size"].values.tolist(), strict=True))
+    source = StackSource(names, particles.attrs["start_dir"], particles.attrs.get("project_dir") or None, 1)
+    what = "image" if "particle_of_image" in particles else "particle"
+    order = np.argsort(source.file_of, kind="stable")
+    edges = np.searchsorted(source.file_of[order], np.arange(len(source.files) + 1))
     for f, name in enumerate(source.files):
-        rows = np.nonzero(source.file_of == f)[0]
+        rows = order[edges[f] : edges[f + 1]]
         try:
             header = source.header(f)
         except CryotkError as error:
-            report.errors.append(f"{error} ({len(rows)} particles, first: {rows[0] + 1})")
+            report.errors.append(f"{error} ({len(rows)} {what}s, first: {rows[0] + 1})")
             continue
-        expected = box[int(groups[rows[0]])]
-        if header.shape[1:] != (expected, expected):
-            report.errors.append(
-                f"{name}: images are {header.shape[2]} x {header.shape[1]} px, optics group {groups[rows[0]]} says {expected} px"
-            )
+        for g in np.unique(groups[rows]).tolist():
+            if g in box and header.shape[1:] != (box[g], box[g]):
+                report.errors.append(
+                    f"{name}: images are {header.shape[2]} x {header.shape[1]} px, optics group {g} says {int(box[g])} px "
+                    f"(first {what}: {rows[groups[rows] == g][0] + 1})"
+                )
+            a = header.pixel_size
+            if a > 0 and abs(a - 1) > 1e-3 and abs(a - size[g]) > 0.02 * size[g]:
+                report.warnings.append(f"{name}: header pixel size {a:.3f} Å, optics group {g} says {size[g]:.3f} Å")
         top = int(source.numbers[rows].max()) + 1
         if top > header.shape[0]:
             worst = rows[int(source.numbers[rows].argmax())]
-            report.errors.append(f"particle {worst + 1}: image {top} of {name}, which has {header.shape[0]}")
-        elif top > header.images_present:
+            report.errors.append(f"{what} {worst + 1}: image {top} of {name}, which has {header.shape[0]}")
+        elif header.images_present < header.shape[0]:
             report.errors.append(f"{name} is cut short: it holds {header.images_present} of {header.shape[0]} images; copy it again")
-        a, claimed = header.pixel_size, float(particles["pixel_size"].values[0])
-        if a > 0 and abs(a - 1) > 1e-3 and abs(a - claimed) > 0.02 * claimed and len(box) == 1:
-            report.warnings.append(f"{name}: header pixel size {a:.3f} Å, optics group says {claimed:.3f} Å")
 
 
 def _check_ctf(particles: xr.Dataset, report: Report) -> None:
@@ -98,13 +106,16 @@ def _check_ctf(particles: xr.Dataset, report: Report) -> None:
         report.warnings.append(f"{(mean < 1000).sum()} particles have a defocus below 1000 Å; is it in Å, underfocus positive?")
     if (mean > 50_000).any():
         report.warnings.append(f"{(mean > 50_000).sum()} particles have a defocus above 5 µm")
+    if (np.abs(u) + np.abs(v) == 0).any():
+        report.errors.append(f"{(np.abs(u) + np.abs(v) == 0).sum()} particles have no defocus (0): estimate the CTF first")
     if (np.abs(u - v) > 5000).any():
         report.warnings.append(f"{(np.abs(u - v) > 5000).sum()} particles have more than 5000 Å astigmatism")
     for name, low, high in (("voltage", 60, 400), ("spherical_aberration", 0, 10), ("amplitude_contrast", 0, 0.5)):
         if name in particles:
             values = np.asarray(particles[name].values, float)
-            if ((values < low) | (values > high)).any():
-                report.warnings.append(f"{name} {values[(values < low) | (values > high)][0]:g} is outside {low} to {high}")
+            bad = ~((values >= low) & (values <= high))
+            if bad.any():
+                report.warnings.append(f"{name} {values[bad][0]:g} is outside {low} to {high}")
     if "rlnCtfMaxResolution" in particles:
         fit = np.asarray(particles["rlnCtfMaxResolution"].values, float)
         if np.median(fit) > 6:
@@ -127,9 +138,11 @@ def _check_columns(particles: xr.Dataset, report: Report) -> None:
         names = particles["image_name"].values.astype(str)
         if len(np.unique(names)) < len(names):
             report.warnings.append(f"{len(names) - len(np.unique(names))} images are listed more than once")
-    if "shift_x" in particles and "box_size" in particles:
-        limit = float(particles["box_size"].values[0]) * float(particles["pixel_size"].values[0]) / 2
-        far = np.hypot(particles["shift_x"].values.astype(float), particles["shift_y"].values.astype(float)) > limit
+    if "shift_x" in particles and "box_size" in particles and particles["shift_x"].dims == ("particle",):
+        sorter = np.argsort(particles["optics"].values)
+        position = np.searchsorted(particles["optics"].values[sorter], particles["optics_group"].values)
+        half = (particles["box_size"].values * particles["pixel_size"].values / 2)[sorter][position]
+        far = np.hypot(particles["shift_x"].values.astype(float), particles["shift_y"].values.astype(float)) > half
         if far.any():
             report.warnings.append(f"{far.sum()} particles have offsets that leave the box")
 
@@ -143,20 +156,19 @@ def check_images(particles: xr.Dataset, n: int = 100) -> Report:
     n : int
         Images read, evenly spread.
     """
-    from cryotk.data.particles import image_source
-
     source = image_source(particles)
-    total = particles.sizes["particle"]
+    total = source.n
     rows = np.unique(np.linspace(0, total - 1, min(n, total)).astype(int))
     images = source.read(rows)
     report = Report(checked=[f"{len(rows)} images"])
     flat = images.reshape(len(images), -1)
-    names = particles["image_name"].values if "image_name" in particles else [""] * total
+    names = image_names(particles) if "image_name" in particles else [""] * total
+    what = "image" if "particle_of_image" in particles else "particle"
     for i in np.nonzero(~np.isfinite(flat).all(1))[0]:
-        report.errors.append(f"particle {rows[i] + 1} ({names[rows[i]]}) has pixels that are not numbers; remove it")
+        report.errors.append(f"{what} {rows[i] + 1} ({names[rows[i]]}) has pixels that are not numbers; remove it")
     good = np.isfinite(flat).all(1)
     for i in np.nonzero(good & (flat.std(1) == 0))[0]:
-        report.errors.append(f"particle {rows[i] + 1} ({names[rows[i]]}) is constant; remove it")
+        report.errors.append(f"{what} {rows[i] + 1} ({names[rows[i]]}) is constant; remove it")
     box = images.shape[-1]
     k = np.arange(box) - box // 2
     r2 = k[:, None] ** 2 + k[None] ** 2

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from cryotk.data.source import ArraySource, ImageSource
+from cryotk.data.source import ImageSource
+from cryotk.errors import CryotkError
 
-__all__ = ["SourceArray", "lazy_images", "source_of"]
+__all__ = ["SourceArray", "is_untouched", "lazy_images"]
 
 CHUNK_BYTES = 32_000_000
 
@@ -22,7 +23,7 @@ class SourceArray:
 
     def __init__(self, source: ImageSource) -> None:
         self.source = source
-        self.shape = (source.n, source.box, source.box)
+        self.shape = (source.n, *getattr(source, "image_shape", (source.box, source.box)))
         self.dtype = np.dtype(np.float32)
         self.ndim = 3
 
@@ -38,13 +39,32 @@ def lazy_images(source: ImageSource, max_chunk: int = 2000) -> Any:
     """Dask array ``(particle, y, x)`` float32 over a source, chunked over particles."""
     import dask.array as da
 
-    per = int(max(1, min(max_chunk, CHUNK_BYTES // (4 * source.box**2))))
+    array = SourceArray(source)
+    per = int(max(1, min(max_chunk, CHUNK_BYTES // (4 * array.shape[1] * array.shape[2]))))
     return da.from_array(
-        SourceArray(source), chunks=(per, source.box, source.box), asarray=False, meta=np.empty((0, 0, 0), np.float32),
+        array, chunks=(per, *array.shape[1:]), asarray=False, meta=np.empty((0, 0, 0), np.float32),
         name=f"cryotk-images-{uuid.uuid4().hex}",
     )
 
 
-def source_of(images: Any) -> ImageSource:
-    """Return an ImageSource for whatever holds images."""
-    return ArraySource(images)
+def is_untouched(images: Any, source: ImageSource) -> bool:
+    """Whether a dask array holds what the stacks hold, in the order of ``source``: nothing was computed from the pixels.
+
+    An array that was sliced, joined or rechunked is compared with the stacks in three images, since it may also have been cropped,
+    flipped or put into another order than its names.
+    """
+    names = [str(k) for k in getattr(images, "dask", {}).layers]
+    ours = ("cryotk-images", "original-cryotk-images")
+    if not any(n.startswith(ours) for n in names) or not all(
+        n.startswith((*ours, "getitem", "rechunk-merge", "rechunk-split", "concatenate")) for n in names
+    ):
+        return False
+    if len(images) != source.n:
+        return False
+    if all(n.startswith(ours) for n in names):
+        return True
+    try:
+        rows = np.unique([0, source.n // 2, source.n - 1]) if source.n else np.empty(0, int)
+        return all(np.array_equal(np.asarray(images[int(r)]), source.read(np.array([r]))[0], equal_nan=True) for r in rows)
+    except CryotkError:
+        return False

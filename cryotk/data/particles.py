@@ -3,55 +3,60 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cryotk.data.lazy_images import lazy_images
+from cryotk.data.lazy_images import is_untouched, lazy_images
 from cryotk.data.source import ArraySource, ImageSource, StackSource
-from cryotk.errors import DataError, FileFormatError
-from cryotk.io.labels import OPTICS_NAMES, OPTICS_UNITS, PARTICLE_NAMES, PARTICLE_UNITS, label_kind
+from cryotk.errors import DataError, DataWarning, MissingFileError
+from cryotk.io.labels import OPTICS_NAMES, OPTICS_UNITS, PARTICLE_NAMES, PARTICLE_UNITS
+from cryotk.io.particle_dialects import PIXEL_LABELS, ParticleTables, particle_tables
 from cryotk.io.star import StarBlock, read_star
 from cryotk.optics import OpticsGroup
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["concat", "image_source", "open_particles", "optics_groups", "select_particles"]
+__all__ = ["attach_images", "image_names", "image_source", "open_particles", "optics_groups"]
 
-_OLD_OPTICS = (
-    "rlnAmplitudeContrast", "rlnBeamTiltX", "rlnBeamTiltY", "rlnSphericalAberration", "rlnVoltage",
-    "rlnDetectorPixelSize", "rlnMagnification",
-)  # fmt: skip
-_OLD_SHIFTS = {
-    "rlnOriginX": "rlnOriginXAngst", "rlnOriginY": "rlnOriginYAngst", "rlnOriginZ": "rlnOriginZAngst",
-    "rlnOriginXPrior": "rlnOriginXPriorAngst", "rlnOriginYPrior": "rlnOriginYPriorAngst",
-}  # fmt: skip
-_PIXEL_LABELS = (
-    "rlnImagePixelSize", "rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize", "rlnTomoTiltSeriesPixelSize",
-)  # fmt: skip
 _VECTORS = {"rlnOddZernike": ("odd_zernike", "odd_term"), "rlnEvenZernike": ("even_zernike", "even_term")}
 _MAGNIFICATION = ("rlnMagMat00", "rlnMagMat01", "rlnMagMat10", "rlnMagMat11")
+_OF_A_PARTICLE = ("optics_group", "random_subset", "class_number", "group_name", "group_number")
+"""Columns that stay with the particle where a table has one row per tilt image."""
 
 
-def open_particles(path: Any, project_dir: str | os.PathLike[str] | None = None, *, images: bool = True) -> xr.Dataset:
+def open_particles(
+    path: Any,
+    project_dir: str | os.PathLike[str] | None = None,
+    *,
+    images: bool = True,
+    pixel_size: float | None = None,
+    particle_column: str | None = None,
+) -> xr.Dataset:
     """Open a RELION particle set; pixels stay on disk until they are asked for.
 
     Parameters
     ----------
-    path : path, Dataset, or dict of DataFrames
-        A particle STAR file of RELION 1.3 to 5; a Dataset is returned as it is; a dict as ``starfile.read`` gives it.
+    path : path, Dataset, DataFrame, or dict of DataFrames
+        A particle STAR file of RELION 1.3 to 5; a Dataset is returned as it is; tables as ``starfile.read`` gives them.
     project_dir : path, optional
         Folder that image names are relative to. By default the STAR file's folder and all above it are searched.
     images : bool
         Whether to attach ``images``.
+    pixel_size : float, optional
+        Å; for old files that do not say it.
+    particle_column : str, optional
+        For tables with one row per tilt image (Warp, M): the column that names the particle, e.g. ``"rlnGroupName"``.
 
     Returns
     -------
     xarray.Dataset
         Dimension ``particle``; ``images`` (particle, y, x) float32 when all optics groups have one box; per-group values on
-        dimension ``optics``.
+        dimension ``optics``. Where a particle has several images (RELION 5's 2D stacks, or ``particle_column``), ``images`` is
+        (image, y, x) and ``particle_of_image`` says whose they are.
 
     Raises
     ------
@@ -65,149 +70,82 @@ def open_particles(path: Any, project_dir: str | os.PathLike[str] | None = None,
 
     if isinstance(path, xr.Dataset):
         return path
-    if isinstance(path, dict):
-        blocks = {k: StarBlock(k, {c: v[c].to_numpy() for c in v.columns}) for k, v in path.items()}
-        where, start = "the given tables", Path.cwd()
-    else:
+    if isinstance(path, (str, os.PathLike)):
         blocks = read_star(path)
         where, start = str(path), Path(path).resolve().parent
-    optics, particles = _tables(blocks, where)
-    if len(particles) == 0:
-        raise DataError(f"{where}: the particle table is empty")
-    if optics is None:
-        optics, particles = _modernise(particles, where)
-    _check_columns(particles, optics, where)
-    return _dataset(optics, particles, where, start, project_dir, images)
+    else:
+        blocks = _given_tables(path)
+        where, start = "the given tables", Path.cwd()
+    tables = particle_tables(blocks, where, pixel_size)
+    ds = _dataset(tables, where)
+    ds.attrs["start_dir"] = str(start)
+    ds.attrs["project_dir"] = str(project_dir) if project_dir is not None else ""
+    if particle_column is not None:
+        ds = _one_row_per_image(ds, particle_column, where)
+    elif tables.general.get("rlnTomoSubTomosAre2DStacks") in (1, True) or "rlnTomoVisibleFrames" in ds:
+        ds = _stacks_of_images(ds)
+    if images and "image_name" in ds:
+        ds = attach_images(ds, start, project_dir)
+    return ds
 
 
-def _tables(blocks: dict[str, StarBlock], where: str) -> tuple[StarBlock | None, StarBlock]:
-    optics = blocks.get("optics")
-    for name in ("particles", "images", ""):
-        if name in blocks and blocks[name].is_loop:
-            return optics, blocks[name]
-    for block in blocks.values():
-        if block.is_loop and "rlnImageName" in block:
-            return optics, block
-    raise FileFormatError(f"{where} holds no particle table; it has the blocks {', '.join('data_' + b for b in blocks)}")
-
-
-def _modernise(old: StarBlock, where: str) -> tuple[StarBlock, StarBlock]:
-    """Turn a table of RELION 3.0 or older into optics groups and a particle table (as RELION does on loading)."""
-    columns = dict(old.columns)
-    present = [c for c in _OLD_OPTICS if c in columns]
-    n = len(old)
-    keys = list(zip(*[np.asarray(columns[c]).tolist() for c in present], strict=True)) if present else [()] * n
-    numbers: dict[tuple, int] = {}
-    group = np.array([numbers.setdefault(k, len(numbers) + 1) for k in keys], np.int64)
-    pixel = _old_pixel_size(numbers, present, columns, where)
-    for c in present:
-        columns.pop(c)
-    table: dict[str, Any] = {
-        "rlnOpticsGroup": np.arange(1, len(numbers) + 1),
-        "rlnOpticsGroupName": np.array([f"opticsGroup{i}" for i in range(1, len(numbers) + 1)], object),
-        "rlnImagePixelSize": pixel,
-    }
-    for j, c in enumerate(present):
-        if c not in ("rlnDetectorPixelSize", "rlnMagnification"):
-            table[c] = np.array([k[j] for k in numbers], float)
-    per_particle = pixel[group - 1]
-    for old_label, new_label in _OLD_SHIFTS.items():
-        if old_label in columns:
-            values = np.asarray(columns.pop(old_label), float)
-            columns.setdefault(new_label, values * per_particle)
-    columns["rlnOpticsGroup"] = group
-    return StarBlock("optics", table), StarBlock("particles", columns)
-
-
-def _old_pixel_size(numbers: dict, present: list[str], columns: dict, where: str) -> np.ndarray:
-    if "rlnDetectorPixelSize" in present and "rlnMagnification" in present:
-        d, m = present.index("rlnDetectorPixelSize"), present.index("rlnMagnification")
-        return np.array([1e4 * float(k[d]) / float(k[m]) for k in numbers])
-    for label in _PIXEL_LABELS:
-        if label in columns:
-            return np.full(len(numbers), float(np.asarray(columns.pop(label))[0]))
-    raise DataError(
-        f"{where}: no pixel size: the table has neither rlnDetectorPixelSize with rlnMagnification, nor an optics block "
-        "with rlnImagePixelSize; add one"
-    )
-
-
-def _check_columns(particles: StarBlock, optics: StarBlock, where: str) -> None:
-    numeric = [c for c in PARTICLE_NAMES if c in particles and label_kind(c) in ("float", "int")]
-    for label in numeric:
-        values = np.asarray(particles[label])
-        if values.dtype.kind not in "iufb":
-            for i, v in enumerate(values):
-                try:
-                    float(v)
-                except (TypeError, ValueError):
-                    line = particles.first_line + i
-                    raise FileFormatError(
-                        f"{where}, line {line}: particle {i + 1} has {v!r} in column _{label}, which must be a number"
-                    ) from None
-    if "rlnOpticsGroup" not in particles:
-        if len(optics) == 1:
-            particles.columns["rlnOpticsGroup"] = np.full(len(particles), int(np.asarray(optics.get("rlnOpticsGroup", [1]))[0]))
+def _given_tables(tables: Any) -> dict[str, StarBlock]:
+    if hasattr(tables, "columns"):
+        tables = {"particles": tables}
+    if not isinstance(tables, dict):
+        raise DataError(f"open_particles takes a path, a Dataset, a DataFrame or a dict of DataFrames, not {type(tables).__name__}")
+    out = {}
+    for name, table in tables.items():
+        if hasattr(table, "columns"):
+            out[name] = StarBlock(name, {str(c): table[c].to_numpy() for c in table.columns})
         else:
-            raise DataError(f"{where}: the particle table lacks _rlnOpticsGroup and there are {len(optics)} optics groups")
-    groups = np.asarray(optics.get("rlnOpticsGroup", np.arange(1, len(optics) + 1)), np.int64)
-    used = np.asarray(particles["rlnOpticsGroup"], np.int64)
-    unknown = ~np.isin(used, groups)
-    if unknown.any():
-        i = int(np.nonzero(unknown)[0][0])
-        raise DataError(
-            f"{where}: particle {i + 1} is of optics group {used[i]}, which data_optics does not have (it has "
-            f"{', '.join(map(str, groups))})"
-        )
-    if not any(label in optics for label in _PIXEL_LABELS):
-        raise DataError(f"{where}: data_optics has no pixel size; add _rlnImagePixelSize")
+            out[name] = StarBlock(name, dict(table), is_loop=False)
+    return out
 
 
-def _dataset(optics: StarBlock, particles: StarBlock, where: str, start: Path, project_dir: Any, images: bool) -> xr.Dataset:
+def _dataset(tables: ParticleTables, where: str) -> xr.Dataset:
     import xarray as xr
 
+    optics, particles = tables.optics, tables.particles
     variables: dict[str, Any] = {}
     for label, values in particles.columns.items():
         name = PARTICLE_NAMES.get(label, label)
-        array = np.asarray(values)
-        if array.dtype == object:
-            array = array.astype(object)
         attrs = {"relion_label": label}
         if name in PARTICLE_UNITS:
             attrs["units"] = PARTICLE_UNITS[name]
-        variables[name] = ("particle", array, attrs)
-    group_number = np.asarray(optics.get("rlnOpticsGroup", np.arange(1, len(optics) + 1)), np.int64)
+        array = np.asarray(values)
+        variables[name] = ("particle", array if array.dtype.kind in "iufb" else array.astype(object), attrs)
     variables.update(_optics_variables(optics))
     if "pixel_size" not in variables:
-        label = next(c for c in _PIXEL_LABELS if c in optics)
+        label = next(c for c in PIXEL_LABELS if c in optics)
         variables["pixel_size"] = ("optics", np.asarray(optics[label], float), {"units": "Å", "derived": True})
-    ds = xr.Dataset(variables, coords={"optics": group_number}, attrs={"source": where, "star_columns": list(particles.columns)})
-    if images and "image_name" in ds:
-        ds = attach_images(ds, start, project_dir)
-    ds.attrs["project_dir"] = str(project_dir) if project_dir is not None else ""
-    return ds
+    attrs = {"source": where, "star_columns": list(particles.columns), "star_optics_columns": list(optics.columns)}
+    if tables.general:
+        attrs["star_general"] = dict(tables.general)
+    if particles.version:
+        attrs["star_version"] = particles.version
+    return xr.Dataset(variables, coords={"optics": np.asarray(optics["rlnOpticsGroup"], np.int64)}, attrs=attrs)
 
 
 def _optics_variables(optics: StarBlock) -> dict[str, Any]:
     out: dict[str, Any] = {}
+    whole_matrix = all(label in optics for label in _MAGNIFICATION)
     for label, values in optics.columns.items():
         if label in _VECTORS:
             name, dim = _VECTORS[label]
             rows = [_vector(v) for v in values]
-            width = max(map(len, rows), default=0)
-            array = np.zeros((len(rows), width))
+            array = np.zeros((len(rows), max(map(len, rows), default=0)))
             for i, r in enumerate(rows):
                 array[i, : len(r)] = r
             out[name] = (("optics", dim), array, {"relion_label": label})
-        elif label in _MAGNIFICATION or label == "rlnOpticsGroup":
-            continue
-        else:
+        elif label != "rlnOpticsGroup" and not (whole_matrix and label in _MAGNIFICATION):
             name = OPTICS_NAMES.get(label, label)
             attrs = {"relion_label": label}
             if name in OPTICS_UNITS:
                 attrs["units"] = OPTICS_UNITS[name]
-            out[name] = ("optics", np.asarray(values), attrs)
-    if all(label in optics for label in _MAGNIFICATION):
+            array = np.asarray(values)
+            out[name] = ("optics", array if array.dtype.kind in "iufb" else array.astype(object), attrs)
+    if whole_matrix:
         m = np.stack([np.asarray(optics[label], float) for label in _MAGNIFICATION], -1).reshape(-1, 2, 2)
         out["magnification_matrix"] = (("optics", "mag_row", "mag_column"), m, {})
     return out
@@ -215,38 +153,93 @@ def _optics_variables(optics: StarBlock) -> dict[str, Any]:
 
 def _vector(text: Any) -> np.ndarray:
     if isinstance(text, str):
-        inner = text.strip().strip("[]")
-        return np.array([float(v) for v in inner.split(",") if v.strip()])
+        return np.array([float(v) for v in text.strip().strip("[]").split(",") if v.strip()])
     return np.atleast_1d(np.asarray(text, float))
 
 
-def attach_images(ds: xr.Dataset, start: Path, project_dir: Any = None) -> xr.Dataset:
-    """Add ``images`` (one box) and the box size of each optics group, from the stacks' headers."""
-    names = ds["image_name"].values
-    box = int(ds["box_size"].values[0]) if "box_size" in ds else 0
-    source = StackSource(names, start, project_dir, box)
+def _one_row_per_image(ds: xr.Dataset, column: str, where: str) -> xr.Dataset:
+    """Rows of tilt images as particles with several images; rows of one particle become neighbours, in the file's order."""
+    name = PARTICLE_NAMES.get(column, column)
+    if name not in ds:
+        raise DataError(f"{where} has no column {column!r} to tell particles apart; it has {', '.join(ds.attrs['star_columns'])}")
+    import pandas as pd
+
+    particle = pd.factorize(np.asarray(ds[name].values))[0]
+    order = np.argsort(particle, kind="stable")
+    particle = particle[order]
+    first = np.unique(particle, return_index=True)[1]
+    out = ds.drop_dims("particle")
+    for key, variable in ds.data_vars.items():
+        if variable.dims == ("particle",):
+            values = variable.values[order]
+            mine = key in _OF_A_PARTICLE or key == name
+            out[key] = ("particle", values[first], variable.attrs) if mine else ("image", values, variable.attrs)
+    out["particle_of_image"] = ("image", particle.astype(np.int64))
+    out.attrs = ds.attrs | {"star_rows": "image"}
+    return out
+
+
+def _stacks_of_images(ds: xr.Dataset) -> xr.Dataset:
+    """RELION 5's 2D stacks: the images of a particle are the tilts in which it is visible."""
+    n = ds.sizes["particle"]
+    if "image_name" not in ds or "rlnTomoVisibleFrames" not in ds or any("@" in str(v) for v in ds["image_name"].values[:1]):
+        return ds
+    visible = [np.nonzero(_vector(v))[0] for v in ds["rlnTomoVisibleFrames"].values]
+    counts = np.array([len(v) for v in visible])
+    out = ds.assign(
+        particle_of_image=("image", np.repeat(np.arange(n), counts)),
+        frame=("image", np.concatenate(visible) if n else np.empty(0, int), {"long_name": "row of the tilt series, from 0"}),
+        section=("image", np.concatenate([np.arange(c) for c in counts]), {"long_name": "image of the particle's stack, from 0"}),
+    )
+    out.attrs["star_rows"] = "particle"
+    return out
+
+
+def image_names(particles: xr.Dataset) -> np.ndarray:
+    """Return the ``n@stack`` name of every image."""
+    names = particles["image_name"].values
+    if "section" in particles:
+        of, section = particles["particle_of_image"].values, particles["section"].values
+        return np.array([f"{k + 1}@{names[p]}" for p, k in zip(of, section, strict=True)], object)
+    return names
+
+
+def attach_images(ds: xr.Dataset, start: str | os.PathLike[str], project_dir: Any = None) -> xr.Dataset:
+    """Add ``images`` (when there is one box) and the box size of each optics group, from the stacks' headers.
+
+    A set whose stacks are missing and whose table does not say the box stays without images, with a warning.
+    """
+    dim = "image" if "particle_of_image" in ds else "particle"
+    source = StackSource(image_names(ds), start, project_dir, int(ds["box_size"].values[0]) if "box_size" in ds else 1)
     if "box_size" not in ds:
-        sizes = _box_sizes(ds, source)
-        ds["box_size"] = ("optics", sizes, {"units": "px", "relion_label": "rlnImageSize"})
-    boxes = np.unique(ds["box_size"].values)
-    ds.attrs["start_dir"] = str(start)
+        try:
+            sizes = _box_sizes(ds, source)
+        except MissingFileError as error:
+            warnings.warn(f"{error}; the images are left out", DataWarning, stacklevel=3)
+            return ds
+        ds = ds.assign(box_size=("optics", sizes, {"units": "px", "relion_label": "rlnImageSize"}))
+    used = np.isin(ds["optics"].values, ds["optics_group"].values)
+    boxes = np.unique(np.asarray(ds["box_size"].values, np.int64)[used])
     if len(boxes) == 1:
         source.box = int(boxes[0])
-        ds["images"] = (("particle", "y", "x"), lazy_images(source), {"units": "normalised density"})
+        ds = ds.assign(images=((dim, "y", "x"), lazy_images(source), {"units": "normalised density"}))
     return ds
 
 
 def _box_sizes(ds: xr.Dataset, source: StackSource) -> np.ndarray:
     sizes = np.zeros(ds.sizes["optics"], np.int64)
     groups = ds["optics_group"].values
+    if "particle_of_image" in ds:
+        groups = groups[ds["particle_of_image"].values]
     for i, g in enumerate(ds["optics"].values):
         first = np.nonzero(groups == g)[0]
-        sizes[i] = source.header(int(source.file_of[first[0]])).shape[-1] if len(first) else source.box
+        if len(first):
+            sizes[i] = source.header(int(source.file_of[first[0]])).shape[-1]
     return sizes
 
 
 def image_source(particles: xr.Dataset) -> ImageSource:
-    """Return the source of a particle set's pixels, in the order of its rows.
+    """Return the source of a particle set's pixels, in the order of its rows (of its images, where particles have several).
 
     Parameters
     ----------
@@ -258,34 +251,25 @@ def image_source(particles: xr.Dataset) -> ImageSource:
     DataError
         When the set has no images, or several boxes.
     """
+    on_disk = "image_name" in particles and "start_dir" in particles.attrs
+
+    def stacks(box: int) -> StackSource:
+        return StackSource(image_names(particles), particles.attrs["start_dir"], particles.attrs.get("project_dir") or None, box)
+
     if "images" not in particles:
-        if "image_name" in particles and "start_dir" in particles.attrs:
-            boxes = np.unique(particles["box_size"].values)
+        if on_disk and "box_size" in particles:
+            used = np.isin(particles["optics"].values, particles["optics_group"].values)
+            boxes = np.unique(np.asarray(particles["box_size"].values, np.int64)[used])
             if len(boxes) == 1:
-                return StackSource(
-                    particles["image_name"].values, particles.attrs["start_dir"], particles.attrs.get("project_dir") or None,
-                    int(boxes[0]),
-                )
+                return stacks(int(boxes[0]))
             raise DataError("optics groups have different boxes: take one with particles.cryo.group(name)")
         raise DataError("this particle set has no images; open it with open_particles(path) or add `images`")
     images = particles["images"].data
-    if isinstance(images, np.ndarray):
-        return ArraySource(images)
-    if "image_name" in particles and "start_dir" in particles.attrs and _only_selected(images):
-        # straight to the stacks: no dask task per block
-        return StackSource(
-            particles["image_name"].values, particles.attrs["start_dir"], particles.attrs.get("project_dir") or None,
-            int(images.shape[-1]),
-        )
+    if on_disk and hasattr(images, "dask") and images.shape[-1] == images.shape[-2]:
+        direct = stacks(int(images.shape[-1]))
+        if is_untouched(images, direct):
+            return direct  # straight to the stacks: no dask task per block
     return ArraySource(images)
-
-
-def _only_selected(images: Any) -> bool:
-    """Whether a dask array is our lazy stack, at most sliced: nothing was computed from the pixels."""
-    names = [str(k) for k in getattr(images, "dask", {}).layers]
-    return any(n.startswith("cryotk-images") for n in names) and all(
-        n.startswith(("cryotk-images", "original-cryotk-images", "getitem", "rechunk", "concatenate")) for n in names
-    )
 
 
 def optics_groups(particles: xr.Dataset) -> dict[int, OpticsGroup]:
@@ -305,18 +289,25 @@ def optics_groups(particles: xr.Dataset) -> dict[int, OpticsGroup]:
 
     def value(name: str, i: int, default: float | None = None) -> float:
         if name in particles:
-            return float(particles[name].values[i])
+            found = float(particles[name].values[i])
+            if np.isfinite(found):
+                return found
         if default is None:
-            raise DataError(f"optics group {particles['optics'].values[i]}: {name} is missing; add it to data_optics")
-        return default
+            label = next((k for k, v in OPTICS_NAMES.items() if v == name), name)
+            state = "not a number" if name in particles else "missing"
+            raise DataError(f"optics group {particles['optics'].values[i]}: {name} is {state}; give _{label} in data_optics")
+        return float(default)
 
     for i, g in enumerate(particles["optics"].values):
+        box = int(value("box_size", i, 0))
+        if box == 0 and "images" in particles:
+            box = int(particles["images"].shape[-1])
         out[int(g)] = OpticsGroup(
             pixel_size=value("pixel_size", i),
             voltage=value("voltage", i),
             spherical_aberration=value("spherical_aberration", i),
             amplitude_contrast=value("amplitude_contrast", i, 0.1),
-            box_size=int(value("box_size", i, 0)) or int(particles["images"].shape[-1]),
+            box_size=box,
             beam_tilt=(value("beam_tilt_x", i, 0.0), value("beam_tilt_y", i, 0.0)),
             odd_zernike=tuple(particles["odd_zernike"].values[i]) if "odd_zernike" in particles else (),
             even_zernike=tuple(particles["even_zernike"].values[i]) if "even_zernike" in particles else (),
@@ -326,61 +317,3 @@ def optics_groups(particles: xr.Dataset) -> dict[int, OpticsGroup]:
             premultiplied=bool(value("ctf_premultiplied", i, 0.0)),
         )
     return out
-
-
-def select_particles(particles: xr.Dataset, index: np.ndarray) -> xr.Dataset:
-    """Rows of a particle set (indices or a mask), images still lazy.
-
-    Parameters
-    ----------
-    particles : Dataset
-        As :func:`open_particles` gives it.
-    index : array of int or bool
-        Rows, or a mask over them.
-    """
-    where = np.asarray(index)
-    if where.dtype == bool:
-        where = np.nonzero(where)[0]
-    return particles.isel(particle=where)
-
-
-def concat(sets: list[xr.Dataset]) -> xr.Dataset:
-    """Join particle sets; optics groups are renumbered, equal ones merged.
-
-    Parameters
-    ----------
-    sets : list of Dataset
-        Particle sets.
-
-    Raises
-    ------
-    DataError
-        For an empty list.
-    """
-    import xarray as xr
-
-    if not sets:
-        raise DataError("concat needs at least one particle set")
-    rows, optics, seen = [], [], {}
-    for ds in sets:
-        per_group = ds.drop_dims("particle")
-        mapping = {}
-        for i, g in enumerate(ds["optics"].values):
-            one = per_group.isel(optics=[i])
-            key = tuple((k, one[k].values.tobytes() if one[k].dtype != object else tuple(one[k].values)) for k in sorted(map(str, one.data_vars)))
-            if key not in seen:
-                seen[key] = len(seen) + 1
-                optics.append(one.assign_coords(optics=[seen[key]]))
-            mapping[int(g)] = seen[key]
-        part = ds.drop_dims("optics")
-        group = np.array([mapping[int(g)] for g in ds["optics_group"].values])
-        rows.append(part.assign(optics_group=("particle", group, ds["optics_group"].attrs)))
-    shared = set.intersection(*[set(r.data_vars) for r in rows])
-    merged = xr.concat([r[sorted(shared)] for r in rows], dim="particle", combine_attrs="override")
-    out = xr.merge([merged, xr.concat(optics, dim="optics", data_vars="all", coords="minimal", compat="override", join="outer")], combine_attrs="override")
-    out.attrs = dict(sets[0].attrs)
-    if len({ds.attrs.get("start_dir") for ds in sets}) > 1:
-        out.attrs.pop("start_dir", None)
-    return out
-
-

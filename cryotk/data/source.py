@@ -75,7 +75,9 @@ def split_image_names(names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, lis
         try:
             numbers[i] = int(number) - 1
         except ValueError:
-            raise DataError(f"particle {i + 1}: image name {name!r} is not of the form 000001@stack.mrcs") from None
+            numbers[i] = -1
+        if numbers[i] < 0 or not file:
+            raise DataError(f"particle {i + 1}: image name {name!r} is not of the form 000001@stack.mrcs, counted from 1; correct it")
         which[i] = files.setdefault(file, len(files))
     return numbers, which, list(files)
 
@@ -168,10 +170,11 @@ class StackSource:
                     f"and its optics group say {self.box} x {self.box}"
                 )
             numbers = self.numbers[index[here]]
-            if numbers.max() >= header.shape[0] or numbers.min() < 0:
+            if numbers.max() >= header.shape[0]:
                 worst = here[int(numbers.argmax())]
                 raise DataError(
-                    f"particle {index[worst] + 1}: image {numbers.max() + 1} of {header.path}, which has {header.shape[0]} images"
+                    f"particle {index[worst] + 1} wants image {numbers.max() + 1} of {header.path}, which has {header.shape[0]} images; "
+                    "the stack was made anew or belongs to another STAR file"
                 )
             out[here] = read_images(header, numbers)
         return out

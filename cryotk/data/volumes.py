@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cryotk.data.lazy_images import lazy_images
-from cryotk.errors import DataError
-from cryotk.io.mrc import read_header, read_images, write_mrc
+from cryotk.errors import DataError, DataWarning
+from cryotk.io.mrc import read_header, read_images, read_mrc, write_mrc
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -23,13 +24,7 @@ def _coordinates(shape: tuple[int, ...], axes: tuple[str, ...], pixel_size: floa
 
 
 def as_volume(array: Any, pixel_size: float, source: str = "") -> xr.DataArray:
-    """Wrap a (z, y, x) array as a volume, centre at index n // 2.
-
-    Parameters
-    ----------
-    array : (z, y, x) array
-        Density.
-    """
+    """Wrap a (z, y, x) array as a volume, centre at index n // 2."""
     import xarray as xr
 
     data = np.asarray(array) if not hasattr(array, "__array_namespace__") else array
@@ -65,11 +60,10 @@ def open_volume(path: Any, pixel_size: float | None = None) -> xr.DataArray:
 
     if isinstance(path, xr.DataArray):
         return path
-    header = read_header(path)
+    data, header = read_mrc(path)
     a = pixel_size if pixel_size is not None else header.pixel_size
     if not a > 0:
         raise DataError(f"{path}: the header has no pixel size; give pixel_size= in Å")
-    data = read_images(header, np.arange(header.shape[0]))
     out = as_volume(data, a, str(path))
     out.attrs["origin"] = tuple(float(v) for v in header.origin)
     return out
@@ -80,36 +74,54 @@ class _Sections:
 
     def __init__(self, path: str) -> None:
         header = read_header(path)
-        if header.shape[1] != header.shape[2]:
-            raise DataError(f"{path}: images are {header.shape[2]} x {header.shape[1]} pixels; square ones are needed")
-        self.path, self.n, self.box = path, header.shape[0], header.shape[-1]
+        self.path, self.n, self.box, self.image_shape = path, header.shape[0], header.shape[-1], header.shape[1:]
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         return read_images(read_header(self.path), indices)
 
 
-def open_stack(path: str | os.PathLike[str], pixel_size: float | None = None) -> xr.DataArray:
-    """Open an MRC stack; images are read when asked for.
+def open_stack(path: Any, pixel_size: float | None = None) -> xr.DataArray:
+    """Open an MRC stack or micrograph; images are read when asked for.
 
     Parameters
     ----------
-    path : path
-        MRC stack.
+    path : path or DataArray
+        A DataArray is returned as it is.
+    pixel_size : float, optional
+        Å; overrides the header. Where neither gives one it is taken as 1, with a warning.
 
     Returns
     -------
     xarray.DataArray
-        (image, y, x) float32 over dask.
+        (image, y, x) float32 over dask, coordinates of y and x in Å.
+
+    Raises
+    ------
+    MissingFileError, FileFormatError, DataError
+        The last when the file is shorter than its header promises.
     """
     import xarray as xr
 
+    if isinstance(path, xr.DataArray):
+        return path
     header = read_header(path)
-    a = pixel_size if pixel_size is not None else (header.pixel_size or 1.0)
+    if header.images_present < header.shape[0]:
+        raise DataError(f"{path} holds {header.images_present} of the {header.shape[0]} images its header promises; copy it again")
+    a = pixel_size if pixel_size is not None else header.pixel_size
+    if not a > 0:
+        warnings.warn(f"{path}: the header has no pixel size; 1 Å is taken, give pixel_size=", DataWarning, stacklevel=2)
+        a = 1.0
     source = _Sections(str(path))
     return xr.DataArray(
-        lazy_images(source), dims=("image", "y", "x"), coords=_coordinates((source.box, source.box), ("y", "x"), a), name="images",
+        lazy_images(source), dims=("image", "y", "x"), coords=_coordinates(source.image_shape, ("y", "x"), a), name="images",
         attrs={"pixel_size": float(a), "source": str(path)},
     )
+
+
+def _pixels(data: Any) -> Any:
+    """Dask or numpy array of what is to be written."""
+    inner = getattr(data, "data", data)
+    return inner if hasattr(inner, "dask") else np.asarray(data)
 
 
 def _pixel_size(data: Any, pixel_size: float | None, path: Any) -> float:
@@ -131,7 +143,7 @@ def write_volume(volume: Any, path: str | os.PathLike[str], pixel_size: float | 
     pixel_size : float, optional
         Å.
     """
-    write_mrc(Path(path), np.asarray(volume), _pixel_size(volume, pixel_size, path), dtype=dtype)
+    write_mrc(Path(path), _pixels(volume), _pixel_size(volume, pixel_size, path), dtype=dtype)
 
 
 def write_stack(stack: Any, path: str | os.PathLike[str], pixel_size: float | None = None, dtype: str = "float32") -> None:
@@ -146,4 +158,4 @@ def write_stack(stack: Any, path: str | os.PathLike[str], pixel_size: float | No
     pixel_size : float, optional
         Å.
     """
-    write_mrc(Path(path), np.asarray(stack), _pixel_size(stack, pixel_size, path), is_stack=True, dtype=dtype)
+    write_mrc(Path(path), _pixels(stack), _pixel_size(stack, pixel_size, path), is_stack=True, dtype=dtype)

@@ -5,19 +5,26 @@ Every mode becomes float32 before anything is computed: sums of float16 overflow
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import itertools
+import math
 import os
 import struct
+import zlib
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cryotk.errors import DataError, FileFormatError, MissingFileError
-from cryotk.io.atomic import atomic_write
+from cryotk.io.atomic import atomic_file
 
 __all__ = ["MrcHeader", "read_header", "read_images", "read_mrc", "write_mrc"]
 
-_MODES = {0: "i1", 1: "i2", 2: "f4", 4: "c8", 6: "u2", 12: "f2"}
+_MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
+_BLOCK_BYTES = 1 << 25
+_STAMPS = {b"\x44": "<", b"\x11": ">"}
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,8 @@ class MrcHeader:
     origin: tuple[float, float, float]
     space_group: int
     file_size: int
+    axes: tuple[int, int, int] = (1, 2, 3)
+    """Which of x, y, z (1, 2, 3) runs along columns, rows, sections."""
 
     @property
     def pixel_size(self) -> float:
@@ -71,25 +80,43 @@ def read_header(path: str | os.PathLike[str]) -> MrcHeader:
         raise MissingFileError(f"{p}: no such file") from None
     except IsADirectoryError:
         raise FileFormatError(f"{p} is a folder, not an MRC file") from None
+    return _parse_header(p, raw, size)
+
+
+def _parse_header(p: str, raw: bytes, size: int) -> MrcHeader:
     if len(raw) < 1024:
         raise FileFormatError(f"{p} is not an MRC file: {len(raw)} bytes, an MRC header has 1024")
-    for order in "<>":
-        nx, ny, nz, mode = struct.unpack(order + "4i", raw[:16])
-        if 0 < nx < 200_000 and 0 < ny < 200_000 and 0 < nz < 100_000_000 and 0 <= mode <= 101:
-            break
-    else:
-        raise FileFormatError(f"{p} is not an MRC file: its header gives no sensible size")
+    order = _byte_order(p, raw, size)
+    nx, ny, nz, mode = struct.unpack(order + "4i", raw[:16])
     if mode not in _MODES:
         raise FileFormatError(f"{p}: MRC mode {mode} is not supported; convert it to mode 2 (float32)")
     sampling = struct.unpack(order + "3i", raw[28:40])
     cell = struct.unpack(order + "3f", raw[40:52])
+    axes = struct.unpack(order + "3i", raw[64:76])
     space_group, symmetry = struct.unpack(order + "2i", raw[88:96])
     origin = struct.unpack(order + "3f", raw[196:208])
     if not 0 <= symmetry < size:
         symmetry = 0
+    if sorted(axes) != [1, 2, 3]:
+        axes = (1, 2, 3)
     return MrcHeader(
-        p, (nz, ny, nx), np.dtype(order + _MODES[mode]), 1024 + symmetry, cell, sampling, origin, space_group, size
+        p, (nz, ny, nx), np.dtype(order + _MODES[mode]), 1024 + symmetry, cell, sampling, origin, space_group, size, axes
     )
+
+
+def _byte_order(p: str, raw: bytes, size: int) -> str:
+    """``<`` or ``>``: the only one that gives a sensible size; else as the machine stamp says; else as the file's length says."""
+    likely = []
+    for order in "<>":
+        nx, ny, nz, mode = struct.unpack(order + "4i", raw[:16])
+        if 0 < nx < 200_000 and 0 < ny < 200_000 and 0 < nz < 100_000_000 and 0 <= mode <= 101:
+            likely.append((abs(nx * ny * nz * np.dtype(_MODES.get(mode, "f4")).itemsize + 1024 - size), order))
+    if not likely:
+        raise FileFormatError(f"{p} is not an MRC file: its header gives no sensible size")
+    stamped = _STAMPS.get(raw[212:213]) if raw[208:212] == b"MAP " else None
+    if stamped in [order for _, order in likely]:
+        return str(stamped)
+    return min(likely)[1]
 
 
 def read_images(header: MrcHeader, indices: np.ndarray) -> np.ndarray:
@@ -126,47 +153,109 @@ def read_images(header: MrcHeader, indices: np.ndarray) -> np.ndarray:
 
 
 def read_mrc(path: str | os.PathLike[str]) -> tuple[np.ndarray, MrcHeader]:
-    """Read a whole file as float32 ``(z, y, x)`` and its header."""
-    header = read_header(path)
-    return read_images(header, np.arange(header.shape[0])), header
+    """Read a whole file as float32 ``(z, y, x)`` and its header; ``.gz`` and ``.bz2`` are unpacked in memory.
+
+    Raises
+    ------
+    MissingFileError, FileFormatError, DataError
+    """
+    p = os.fspath(path)
+    if not p.endswith((".gz", ".bz2")):
+        header = read_header(p)
+        return _upright(read_images(header, np.arange(header.shape[0])), header), header
+    raw = _unpack(p)
+    header = _parse_header(p, raw[:1024], len(raw))
+    count = math.prod(header.shape)
+    if header.images_present < header.shape[0]:
+        raise DataError(f"{p} holds {header.images_present} of the {header.shape[0]} sections its header promises; copy it again")
+    pixels = np.frombuffer(raw, header.dtype, count, header.offset).reshape(header.shape)
+    return _upright(pixels.astype(np.float32), header), header
 
 
-def write_mrc(path: str | os.PathLike[str], data: np.ndarray, pixel_size: float, *, is_stack: bool = False,
+def _unpack(p: str) -> bytes:
+    opener = gzip.open if p.endswith(".gz") else bz2.open
+    try:
+        with opener(p, "rb") as f:
+            return f.read()
+    except FileNotFoundError:
+        raise MissingFileError(f"{p}: no such file") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise FileFormatError(f"{p} cannot be unpacked: {error}") from None
+
+
+def _upright(data: np.ndarray, header: MrcHeader) -> np.ndarray:
+    """Sections along z, rows along y, columns along x, whatever order the file has them in."""
+    if header.axes == (1, 2, 3):
+        return data
+    columns, rows, sections = (axis - 1 for axis in header.axes)
+    stored = {sections: 0, rows: 1, columns: 2}
+    return np.ascontiguousarray(data.transpose(stored[2], stored[1], stored[0]))
+
+
+def write_mrc(path: str | os.PathLike[str], data: Any, pixel_size: float, *, is_stack: bool = False,
               dtype: str = "float32") -> None:
-    """Write a volume or a stack, atomically.
+    """Write a volume or a stack, atomically and a block of sections at a time.
 
     Parameters
     ----------
     path : path
     data : (z, y, x) or (y, x) float
+        A numpy or dask array; of a dask array no more than one chunk of sections is in memory at a time.
     pixel_size : float, Å
     is_stack : bool
         Images, not sections of a volume.
     dtype : {"float32", "float16"}
+
+    Raises
+    ------
+    DataError
+        For other dimensions, and for values beyond what float16 holds.
     """
-    array = np.asarray(data)
+    array = data if hasattr(data, "dask") else np.asarray(data)
     if array.ndim == 2:
         array = array[None]
     if array.ndim != 3:
         raise DataError(f"{path}: an MRC file holds 2 or 3 dimensions, not {array.ndim}")
     if dtype not in ("float32", "float16"):
         raise DataError(f"{path}: dtype must be float32 or float16, not {dtype!r}")
-    pixels = np.ascontiguousarray(array, dtype="<f4" if dtype == "float32" else "<f2")
-    nz, ny, nx = pixels.shape
+    nz = array.shape[0]
+    step = max(1, min(nz, _BLOCK_BYTES // max(1, 4 * array.shape[1] * array.shape[2])))
+    edges = [0, *np.cumsum(array.chunks[0]).tolist()] if hasattr(array, "dask") else [*range(0, nz, step), nz]
+    low, high, total, square = np.inf, -np.inf, 0.0, 0.0
+    with atomic_file(path) as f:
+        f.write(bytes(1024))
+        for start, end in itertools.pairwise(edges):
+            block = np.asarray(array[start:end], np.float32)
+            if block.size == 0:
+                continue
+            if dtype == "float16" and float(np.abs(block).max()) > 65504:
+                raise DataError(f"{path}: float16 holds values up to 65504, found {np.abs(block).max():g}; write float32")
+            low, high = min(low, float(block.min())), max(high, float(block.max()))
+            total += float(block.sum(dtype=float))
+            square += float(np.einsum("i,i->", block.ravel(), block.ravel(), dtype=float))
+            f.write(np.ascontiguousarray(block, "<f4" if dtype == "float32" else "<f2").data)
+        n = max(1, math.prod(array.shape))
+        mean = total / n
+        spread = math.sqrt(max(0.0, square / n - mean**2)) if math.isfinite(square) else 0.0
+        f.seek(0)
+        f.write(_header(array.shape, float(pixel_size), 2 if dtype == "float32" else 12, is_stack, (low, high, mean, spread)))
+
+
+def _header(shape: tuple[int, ...], a: float, mode: int, is_stack: bool, stats: tuple[float, ...]) -> bytes:
+    nz, ny, nx = shape
     header = bytearray(1024)
-    struct.pack_into("<4i", header, 0, nx, ny, nz, 2 if dtype == "float32" else 12)
+    struct.pack_into("<4i", header, 0, nx, ny, nz, mode)
     struct.pack_into("<3i", header, 28, nx, ny, nz)
-    struct.pack_into("<3f", header, 40, nx * pixel_size, ny * pixel_size, nz * pixel_size)
+    struct.pack_into("<3f", header, 40, nx * a, ny * a, nz * a)
     struct.pack_into("<3f", header, 52, 90.0, 90.0, 90.0)
     struct.pack_into("<3i", header, 64, 1, 2, 3)
-    values = pixels.astype(np.float32)
-    stats = (values.min(), values.max(), values.mean(dtype=float)) if values.size else (0, 0, 0)
-    struct.pack_into("<3f", header, 76, *(float(s) for s in stats))
+    finite = stats if all(map(math.isfinite, stats)) else (0.0, -1.0, -2.0, -1.0)  # MRC2014's way to say "not determined"
+    struct.pack_into("<3f", header, 76, *finite[:3])
     struct.pack_into("<2i", header, 88, 0 if is_stack else 1, 0)
     struct.pack_into("<i", header, 108, 20140)
     header[208:212] = b"MAP "
     header[212:216] = b"\x44\x44\x00\x00"
-    struct.pack_into("<f", header, 216, float(values.std(dtype=float)) if values.size else 0.0)
+    struct.pack_into("<f", header, 216, finite[3])
     struct.pack_into("<i", header, 220, 1)
     header[224:234] = b"cryotk    "
-    atomic_write(Path(path), bytes(header) + pixels.tobytes())
+    return bytes(header)
