@@ -14,6 +14,7 @@ from cryotk.optics.ctf import (
     odd_phase,
     wavelength,
 )
+from cryotk.optics.mtf import modulation_transfer
 
 __all__ = [
     "OpticsGroup",
@@ -22,6 +23,7 @@ __all__ = [
     "even_basis",
     "even_phase",
     "gamma",
+    "modulation_transfer",
     "odd_basis",
     "odd_phase",
     "wavelength",
