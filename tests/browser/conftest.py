@@ -117,6 +117,17 @@ class Page:
         ).strip()
 
 
+@pytest.fixture(scope="session")
+def page_of():
+    """Function that makes a page of a widget, see ``page_of.py``."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("cryotk_test_page_of", Path(__file__).with_name("page_of.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.page_of
+
+
 @pytest.fixture
 def page(browser):
     context = browser.new_context(viewport={"width": 1280, "height": 1000}, device_scale_factor=1)

@@ -8,6 +8,8 @@ import numpy as np
 
 __all__ = ["ctf", "data_vs_prior", "history", "noise_power", "posterior", "setup"]
 
+FREQUENCY = "spatial frequency (1/Å)"
+# Okabe and Ito's, told apart by everybody
 COLOURS = ["#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#f0e442", "#999999"]
 
 
@@ -59,34 +61,61 @@ def _model(result: Any) -> Any:
     return (result.current if hasattr(result, "iterate") else result).model
 
 
-def history(job: Any, width: int = 320, height: int = 220) -> Any:
+def _hover(*lines: tuple[str, str]) -> Any:
+    from bokeh.models import HoverTool
+
+    return HoverTool(tooltips=list(lines))
+
+
+def _angstrom(frequency: np.ndarray) -> list[str]:
+    return [f"{1 / f:.1f} Å" if f > 0 else "" for f in frequency]
+
+
+def _spectrum(frequency: np.ndarray, values: np.ndarray, label: str, colour: str) -> Any:
+    """Curve over spatial frequency whose hover says the resolution in Å."""
+    hv = _hv()
+    data = {FREQUENCY: frequency, label: values, "resolution": _angstrom(frequency)}
+    return hv.Curve(data, FREQUENCY, [label, "resolution"]).opts(
+        color=colour, line_width=1.8, tools=[_hover(("resolution", "@resolution"), (label, "$y{0.000a}"))]
+    )
+
+
+def history(job: Any, width: int = 330, height: int = 220) -> Any:
     """Resolution, P_max, changed classes and occupancy over iterations.
 
     Parameters
     ----------
     job : job or Dataset
         A job, or its ``history``.
+    width, height : int
+        Of each panel, in pixels.
+
+    Returns
+    -------
+    holoviews.Layout
     """
     hv = _hv()
     h = job.history if hasattr(job, "history") else job
     it = h["iteration"].values
     figures = []
-    for name, label, scale in (
-        ("resolution", "resolution (Å)", 1), ("average_p_max", "mean P_max", 1), ("changes_class", "changed class (%)", 100),
-    ):
+    for name, title, unit, scale in (
+        ("resolution", "Resolution", "Å", 1), ("average_p_max", "Mean P_max", "", 1), ("changes_class", "Changed class", "%", 100),
+    ):  # fmt: skip
         if name in h:
             values = h[name].values * scale
-            ok = np.isfinite(values)
-            curve = hv.Curve((it[ok], values[ok]), "iteration", label)
-            figures.append((curve * hv.Scatter(curve).opts(size=4)).opts(width=width, height=height, title=label))
+            ok = np.isfinite(values) & (values < 900)
+            label = f"{title} ({unit})" if unit else title
+            curve = hv.Curve((it[ok], values[ok]), "iteration", label).opts(color=COLOURS[0], line_width=1.8)
+            dots = hv.Scatter(curve).opts(size=5, color=COLOURS[0], tools=["hover"])
+            figures.append((curve * dots).opts(width=width, height=height, title=title, ylabel=label))
     if "occupancy" in h:
         lines = {
             int(k): hv.Curve((it, 100 * h["occupancy"].sel(class_number=k).values), "iteration", "particles (%)").opts(
-                color=COLOURS[i % len(COLOURS)]
+                color=COLOURS[i % len(COLOURS)], line_width=1.5, tools=["hover"]
             )
             for i, k in enumerate(h["class_number"].values)
         }
-        figures.append(hv.NdOverlay(lines, "class").opts(width=width, height=height, title="occupancy (%)", show_legend=False))
+        figures.append(hv.NdOverlay(lines, "class").opts(width=width, height=height, title="Share of each class", show_legend=False))
     return hv.Layout(figures).cols(2).opts(shared_axes=False)
 
 
@@ -94,76 +123,139 @@ def _frequencies(model: Any) -> np.ndarray:
     return np.arange(model.noise_power.shape[-1]) / (model.box_size * model.pixel_size)
 
 
-def noise_power(result: Any, width: int = 420, height: int = 260) -> Any:
-    """Noise power of each optics group over spatial frequency (log scale)."""
+def noise_power(result: Any, width: int = 460, height: int = 260) -> Any:
+    """Noise power of each optics group over spatial frequency (log scale).
+
+    Parameters
+    ----------
+    result : job or Iteration
+    width, height : int
+
+    Returns
+    -------
+    holoviews.NdOverlay
+    """
     hv = _hv()
     m = _model(result)
     f = _frequencies(m)
     lines = {
-        g + 1: hv.Curve((f[1:], np.maximum(s[1:], 1e-30)), "spatial frequency (1/Å)", "noise power").opts(color=COLOURS[g % len(COLOURS)])
-        for g, s in enumerate(m.noise_power)
+        g + 1: _spectrum(f[1:], np.maximum(s[1:], 1e-30), "noise power", COLOURS[g % len(COLOURS)]) for g, s in enumerate(m.noise_power)
     }
     return hv.NdOverlay(lines, "optics group").opts(
-        hv.opts.Curve(logy=True, width=width, height=height, tools=["hover"], title="noise power"),
+        hv.opts.Curve(logy=True), hv.opts.NdOverlay(width=width, height=height, title="Noise power", show_legend=len(lines) > 1)
     )
 
 
-def data_vs_prior(result: Any, width: int = 420, height: int = 260) -> Any:
-    """Signal-to-noise of every class over spatial frequency; a class's resolution is where it falls below 1."""
+def data_vs_prior(result: Any, classes: Any = None, width: int = 560, height: int = 300) -> Any:
+    """Signal-to-noise of classes over spatial frequency; a class's resolution is where it falls below 1.
+
+    Parameters
+    ----------
+    result : job or Iteration
+    classes : sequence of int, optional
+        Class numbers, from 1; by default the eight with most particles.
+    width, height : int
+
+    Returns
+    -------
+    holoviews.Overlay
+    """
     hv = _hv()
     m = _model(result)
     f = _frequencies(m)
+    if classes is None:
+        classes = sorted(int(k) + 1 for k in np.argsort(-m.class_distribution, kind="stable")[: len(COLOURS)])
     lines = {}
-    for k, s in enumerate(m.data_vs_prior):
-        keep = s > 1e-3
-        keep[0] = False
-        if keep.any():
-            lines[k + 1] = hv.Curve((f[keep], s[keep]), "spatial frequency (1/Å)", "data vs prior").opts(color=COLOURS[k % len(COLOURS)])
+    for j, k in enumerate(classes):
+        s = m.data_vs_prior[k - 1]
+        keep = np.nonzero(s[1:] > 1e-2)[0] + 1
+        if len(keep):
+            lines[f"class {k}"] = _spectrum(f[keep], s[keep], "data vs prior", COLOURS[j % len(COLOURS)])
     if not lines:
-        return hv.Text(0.5, 0.5, "No iteration yet").opts(width=width, height=height)
+        return hv.Text(0.5, 0.5, "No iteration yet: call job.iterate()").opts(width=width, height=height)
     one = hv.HLine(1.0).opts(color="#888888", line_dash="dashed", line_width=1)
-    return (hv.NdOverlay(lines, "class").opts(hv.opts.Curve(logy=True, width=width, height=height, tools=["hover"])) * one).opts(
-        title="data vs prior"
-    )
+    return (
+        hv.NdOverlay(lines, "class").opts(
+            hv.opts.Curve(logy=True, ylim=(1e-2, None)), hv.opts.NdOverlay(width=width, height=height, legend_position="right")
+        )
+        * one
+    ).opts(title="Data vs prior", legend_position="right")
 
 
-def posterior(p: Any, width: int = 300, height: int = 240) -> Any:
+def posterior(p: Any, width: int = 300, height: int = 250, reach: float | None = None) -> Any:
     """Posterior of one particle: classes, in-plane angle, and offset.
 
     Parameters
     ----------
     p : Dataset
         What ``job.posterior(particle)`` returns.
+    width, height : int
+        Of each panel, in pixels.
+    reach : float, optional
+        Å; half width of the offset map. By default all offsets that have weight.
+
+    Returns
+    -------
+    holoviews.Layout
     """
     hv = _hv()
     w = p["weight"].values.astype(float)
     classes = p["class_number"].values.astype(int)
     k = int(p.attrs.get("n_classes", classes.max() if len(classes) else 1))
     share = np.bincount(classes, w, minlength=k + 1)[1:]
+    size = {"width": width, "height": height}
     bars = hv.Bars([(i + 1, s) for i, s in enumerate(share)], "class", "probability").opts(
-        width=width, height=height, color=COLOURS[0], title="class"
+        **size, color=COLOURS[0], line_color=None, title="Class", ylim=(0, 1), tools=["hover"]
     )
-    angle = hv.Spikes((p["angle_psi"].values, w), "in-plane angle (°)", "probability").opts(
-        width=width, height=height, line_width=2, color=COLOURS[1], title="in-plane angle", xlim=(-180, 180)
-    )
-    xy, inverse = np.unique(np.stack([p["shift_x"].values, p["shift_y"].values], -1).round(3), axis=0, return_inverse=True)
-    total = np.bincount(inverse.ravel(), w)
-    shift = hv.Points((xy[:, 0], xy[:, 1], total), ["offset x (Å)", "offset y (Å)"], "probability").opts(
-        width=width, height=height, color="probability", cmap="viridis", size=7, colorbar=True, title="offset", aspect="equal"
-    )
+    psi = (p["angle_psi"].values + 180.0) % 360.0 - 180.0
+    angles, where = np.unique(psi.round(2), return_inverse=True)
+    heights = np.bincount(where.ravel(), w)
+    angle = hv.Spikes((angles, heights), "in-plane angle (°)", "probability").opts(
+        **size, line_width=2, color=COLOURS[1], title="In-plane angle", xlim=(-180, 180), ylim=(0, 1.1 * float(heights.max(initial=1e-9))),
+        tools=["hover"],
+    )  # fmt: skip
+    shifts = np.stack([p["shift_x"].values, p["shift_y"].values], -1).round(3)
+    xy, where = np.unique(shifts, axis=0, return_inverse=True)
+    total = np.bincount(where.ravel(), w)
+    reach = reach if reach is not None else max(8.0, 1.15 * float(np.abs(xy).max(initial=0.0)))
+    shift = hv.Points((xy[:, 0], xy[:, 1], total), ["x (Å)", "y (Å)"], "probability").opts(
+        width=width + 60, height=height, color="probability", cmap="viridis", size=8, colorbar=True, title="Offset", tools=["hover"],
+        xlim=(-reach, reach), ylim=(-reach, reach), clim=(0.0, float(total.max(initial=1e-9))), colorbar_opts={"title": ""},
+    )  # fmt: skip
     return hv.Layout([bars, angle, shift]).cols(3).opts(shared_axes=False)
 
 
-def ctf(particles: Any, row: int = 0, size: int = 280) -> Any:
-    """CTF of one particle as an image, and along the two defocus axes."""
+def ctf(particles: Any, row: int = 0, size: int = 260) -> Any:
+    """CTF of one particle as an image, and along its two defocus axes.
+
+    Parameters
+    ----------
+    particles : Dataset or path
+    row : int
+        Of the particle set, from 0.
+    size : int
+        Height in pixels.
+
+    Returns
+    -------
+    holoviews.Layout
+    """
+    from scipy.ndimage import map_coordinates
+
     import cryotk
 
     hv = _hv()
-    c = cryotk.ctf_image(particles, row)
+    n = 512
+    c = cryotk.ctf_image(particles, row, box_size=n)
     k = c["kx"].values
     image = hv.Image((k, c["ky"].values, c.values), ["kx (1/Å)", "ky (1/Å)"], "CTF").opts(
-        cmap="gray", width=size + 40, height=size, clim=(-1, 1), title="CTF", colorbar=True
+        cmap="gray", frame_width=size - 60, frame_height=size - 60, clim=(-1, 1), title=f"CTF of particle {row}", colorbar=True
     )
-    n = len(k)
-    curve = hv.Curve((k[n // 2 :], c.values[n // 2, n // 2 :]), "kx (1/Å)", "CTF").opts(width=size + 80, height=size, color=COLOURS[0])
-    return (image + curve).opts(shared_axes=False)
+    azimuth = np.deg2rad(float(particles["defocus_angle"].values[row])) if "defocus_angle" in particles else 0.0
+    radius = np.arange(n // 2)
+    lines = {}
+    for j, (name, angle) in enumerate((("defocus U", azimuth), ("defocus V", azimuth + np.pi / 2))):
+        place = np.stack([n // 2 + radius * np.sin(angle), n // 2 + radius * np.cos(angle)])
+        lines[name] = _spectrum(k[n // 2 :], map_coordinates(c.values, place, order=1, mode="nearest"), "CTF", COLOURS[j])
+    curves = hv.NdOverlay(lines, "axis").opts(width=2 * size, height=size, title="Along the defocus axes", legend_position="right")
+    return (image + curves).opts(shared_axes=False)
