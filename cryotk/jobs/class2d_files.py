@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import warnings
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cryotk.data import Convergence, Iteration, RefinementModel, SamplingSettings
-from cryotk.errors import CheckpointError, SettingsError
+from cryotk.errors import CheckpointError, DataWarning, MissingFileError, SettingsError
 from cryotk.execution import checkpoint
+from cryotk.io.relion_read import find_near, read_assignments
 from cryotk.io.relion_refinement import open_iteration
 from cryotk.io.relion_write import write_iteration
-from cryotk.io.star import read_star
 
 if TYPE_CHECKING:
     from cryotk.jobs.class2d import Class2D
@@ -31,7 +33,9 @@ def write_class2d(job: Class2D, directory: Path, iteration: Iteration) -> None:
     """Write one iteration; the checkpoint comes last and makes it count."""
     a, s = iteration.assignments, job.settings
     table = job.particles.drop_vars("images", errors="ignore")
-    optimiser = {
+    # entries of the RELION run that this goes on from stay, ours win
+    inherited = next((it.optimiser for it in job.iterations if it.optimiser), {})
+    optimiser = inherited | {
         "rlnNumberOfIterations": s.n_iterations, "rlnRandomSeed": s.seed, "rlnParticleDiameter": float(s.mask_diameter),
         "rlnDoZeroMask": s.zero_mask, "rlnHighresLimitExpectation": float(s.resolution_limit or -1.0),
         "rlnTau2FudgeArg": float(s.tau2_fudge), "rlnDoSkipAlign": not s.align, "rlnDoCorrectCtf": s.do_ctf,
@@ -47,22 +51,50 @@ def write_class2d(job: Class2D, directory: Path, iteration: Iteration) -> None:
         "convergence": asdict(iteration.convergence),
         "numbers": dict(iteration.numbers),
         "assignments": {str(k): v.values for k, v in a.data_vars.items()},
+        "units": {str(k): str(v.attrs["units"]) for k, v in a.data_vars.items() if v.attrs.get("units")},
+        "optimiser": dict(iteration.optimiser),
         "norm": np.asarray(job._norm_of(iteration)),
         "particles": str(job.particles.attrs.get("source", "")),
         "project_dir": str(job.particles.attrs.get("project_dir", "")),
         "n_particles": job.data.n,
+        "names": _names_digest(job.particles),
+        "ctf": _ctf_digest(job),
     }
     checkpoint.save(directory / f"run_it{iteration.number:03d}.checkpoint", state, KIND)
+
+
+def _bare(name: object) -> str:
+    """Image name that survives a move: number and file without folders."""
+    number, at, file = str(name).partition("@")
+    return f"{int(number)}@{Path(file).name}" if at else Path(number).name
+
+
+def _names_digest(particles: Any) -> str:
+    """Digest of which images, in which order; empty when images have no names."""
+    if "image_name" not in particles:
+        return ""
+    return hashlib.sha256("\n".join(_bare(v) for v in particles["image_name"].values).encode()).hexdigest()
+
+
+def _ctf_digest(job: Class2D) -> str:
+    """Digest of what describes the images apart from their pixels."""
+    sha = hashlib.sha256()
+    for f in fields(job.data.columns):
+        sha.update(np.ascontiguousarray(getattr(job.data.columns, f.name)).tobytes())
+    sha.update(repr(job.data.optics).encode())
+    return sha.hexdigest()
 
 
 def _load_iteration(state: dict[str, Any], particles: Any) -> Iteration:
     import xarray as xr
 
-    assignments = xr.Dataset({k: ("particle", v) for k, v in state["assignments"].items()})
-    model = RefinementModel(**{k: list(v) if k == "group_names" else v for k, v in state["model"].items()})
+    units = state["units"]
+    assignments = xr.Dataset({k: ("particle", v, {"units": units.get(k, "")}) for k, v in state["assignments"].items()})
+    parts: dict[str, Any] = state["model"] | {"group_names": list(state["model"]["group_names"])}
+    model = RefinementModel(**parts)
     return Iteration(
         int(state["number"]), model, SamplingSettings(**state["sampling"]), Convergence(**state["convergence"]), assignments,
-        state["numbers"], "cryotk Class2D", particles,
+        state["numbers"], "cryotk Class2D", particles, optimiser=state["optimiser"],
     )
 
 
@@ -70,29 +102,23 @@ def resume_class2d(cls: type[Class2D], path: Path, particles: Any, changes: dict
     """Make a job from a saved run of ours, or from RELION's optimiser file."""
     if path.suffix == ".star":
         return _resume_relion(cls, path, particles, changes)
-    newest = checkpoint.latest(path) if path.is_dir() else path
+    newest = checkpoint.latest(path, KIND) if path.is_dir() else path
     state = checkpoint.load(newest, KIND)
-    where = particles
-    if where is None:
-        where = state["particles"]
-        if not where or not Path(where).exists():
-            raise CheckpointError(f"{newest}: the particles came from {where or 'memory'}, which is not there; give particles=")
-    from cryotk.data import open_particles
-
-    opened = open_particles(where, state["project_dir"] or None)
-    if opened.sizes["particle"] != state["n_particles"]:
-        raise CheckpointError(
-            f"{newest} is of {state['n_particles']} particles, the given set has {opened.sizes['particle']}: give the same particles"
-        )
-    settings = state["settings"] | changes
-    job = cls(opened, **settings)
+    opened = _particles_of(newest, state, particles)
+    job = cls(opened, **(state["settings"] | changes))
+    if _ctf_digest(job) != state["ctf"]:
+        text = f"{newest}: the particles' CTF, groups or optics are not those of the run"
+        if particles is None:
+            raise CheckpointError(f"{text}; the file changed, or the run used changed values. To go on with these: particles=")
+        warnings.warn(f"{text}; it goes on, but not to the same bits", DataWarning, stacklevel=4)
     folder = newest.parent
-    for file in sorted(folder.glob("run_it*.checkpoint")):
-        if file.name < newest.name:
-            try:
-                job.iterations.append(_load_iteration(checkpoint.load(file, KIND), job.particles))
-            except CheckpointError:
-                continue
+    for file in checkpoint.checkpoints(folder):
+        if file.name == newest.name:
+            break
+        try:
+            job.iterations.append(_load_iteration(checkpoint.load(file, KIND), job.particles))
+        except CheckpointError as error:
+            warnings.warn(f"left out of the history: {error}", DataWarning, stacklevel=4)
     last = _load_iteration(state, job.particles)
     job.iterations.append(last)
     job._restore_state(last, state["norm"])
@@ -101,13 +127,46 @@ def resume_class2d(cls: type[Class2D], path: Path, particles: Any, changes: dict
     return job
 
 
+def _particles_of(newest: Path, state: dict[str, Any], particles: Any) -> Any:
+    """Open the particles of a run: the given ones, or those at their old place, in the run's order."""
+    from cryotk.data import open_particles, select_particles
+
+    where = particles
+    if where is None:
+        where = state["particles"]
+        if not where or not Path(where).exists():
+            raise CheckpointError(f"{newest}: the particles came from {where or 'memory'}, which is not there; give particles=")
+    opened = open_particles(where, state["project_dir"] or None) if particles is None else open_particles(where)
+    n = state["n_particles"]
+    if opened.sizes["particle"] == n and state["names"] in ("", _names_digest(opened)):
+        return opened
+    # the run was on a selection, or on another order: its own table says which
+    table = newest.with_name(f"{newest.stem}_data.star")
+    if state["names"] and table.exists() and "image_name" in opened:
+        rows = {_bare(v): i for i, v in enumerate(opened["image_name"].values)}
+        chosen = [rows.get(_bare(v), -1) for v in read_assignments(table, 1.0)["image_name"]]
+        if -1 not in chosen and len(rows) == opened.sizes["particle"]:
+            selected = select_particles(opened, np.array(chosen, int))
+            if _names_digest(selected) == state["names"]:
+                return selected
+    raise CheckpointError(
+        f"{newest} is of {n} particles, {where if isinstance(where, (str, Path)) else 'the given set'} has "
+        f"{opened.sizes['particle']}, or other ones: give the same particles with particles="
+    )
+
+
 def _resume_relion(cls: type[Class2D], path: Path, particles: Any, changes: dict[str, Any]) -> Class2D:
-    it = open_iteration(path)
-    optimiser = read_star(path).get("optimiser_general")
-    if optimiser is None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)
+        it = open_iteration(path)
+    optimiser = it.optimiser
+    if not optimiser:
         raise SettingsError(f"{path}: give RELION's _optimiser.star, which names all other files")
     if it.model.is_3d:
         raise SettingsError(f"{path} is a 3D refinement; Class2D goes on from 2D classifications")
+    if not np.any(it.model.references):
+        stack = f"{path.name.partition('_optimiser')[0]}_classes.mrcs"
+        raise MissingFileError(f"{path}: the class images it names are not there; copy {stack} beside it")
     from cryotk.data import open_particles
 
     where = particles
@@ -123,6 +182,7 @@ def _resume_relion(cls: type[Class2D], path: Path, particles: Any, changes: dict
         "psi_step": it.sampling.psi_step / 2,
         "offset_range_px": it.sampling.offset_range / a,
         "offset_step_px": it.sampling.offset_step / a / 2,
+        "do_ctf": bool(int(optimiser.get("rlnDoCorrectCtf", 1))),
         "zero_mask": bool(int(optimiser.get("rlnDoZeroMask", 1))),
         "center_classes": bool(int(optimiser.get("rlnDoCenterClasses", 0))),
         "align": not bool(int(optimiser.get("rlnDoSkipAlign", 0))),
@@ -141,8 +201,6 @@ def _resume_relion(cls: type[Class2D], path: Path, particles: Any, changes: dict
 
 
 def _data_path(path: Path, optimiser: Any) -> Path:
-    from cryotk.io.relion_read import find_near
-
     name = str(optimiser.get("rlnExperimentalDataStarFile", ""))
     found = find_near(name, path.resolve().parent)
     if found is None:

@@ -1,148 +1,158 @@
-"""One expectation and maximisation step from RELION's own state gives RELION's own next state."""
+"""One expectation and maximisation step from RELION's own state gives RELION's own next state.
+
+The start is ``run_it000_model.star`` with the start references (they were not kept: the true maps through RELION's initial
+low-pass); the end is compared particle by particle and shell by shell with ``run_it001_*``. First with what any
+implementation can be held to, then with limits near the resolution of RELION's files.
+"""
+
+import warnings
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
-from cryotk.data import RefinementModel, SamplingSettings, open_particles
+from cryotk.data import Convergence, Iteration, SamplingSettings, open_particles
+from cryotk.errors import DataWarning
 from cryotk.fourier import lowpass
-from cryotk.io import read_mrc, read_star
+from cryotk.io import read_mrc
+from cryotk.io.relion_refinement import open_iteration
+from cryotk.jobs.bookkeeping import assignments_dataset
 from cryotk.jobs.maximization import MaximizationSettings, maximize
 from cryotk.jobs.particle_set import ParticleSet
 from cryotk.jobs.step import Particles, StepContext, StepSettings, run_expectation
+from cryotk.testing import compare_iterations, figures_table, unmet_demands
 
-pytestmark = pytest.mark.golden
+pytestmark = [pytest.mark.golden, pytest.mark.slow]
+
+TIGHT = {
+    "same_pose": (">=", 1.0),
+    "same_offset": (">=", 1.0),
+    "same_class": (">=", 1.0),
+    "same_significant": (">=", 1.0),
+    "p_max": ("<=", 3e-5),
+    "norm_correction": ("<=", 3e-6),
+    "log_likelihood": ("<=", 1e-2),
+    "noise_power": ("<=", 1e-5),
+    "prior_power": ("<=", 5e-4),
+    "data_vs_prior": ("<=", 5e-4),
+    "reference_noise": ("<=", 5e-4),
+    "group_scales": ("<=", 5e-6),
+    "class_distribution": ("<=", 5e-6),
+    "sigma_offset": ("<=", 1e-5),
+    "norm_average": ("<=", 1e-5),
+    "average_p_max": ("<=", 1e-5),
+    "map_relative_rms": ("<=", 1e-3),
+    "resolution": ("<=", 1e-6),
+    "image_size": ("<=", 0),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """How RELION was run."""
+
+    folder: str
+    particles: str
+    references: tuple[str, ...]
+    initial_lowpass: float | None
+    offset_range_px: float
+    offset_step_px: float
+    number: int = 1
+    align: bool = True
+    source: str = "golden"
+
 
 T = "two_states/"
-# folder, particles, references, initial low-pass, order, range and step (px), symmetry, T, align, iteration
 CASES = {
-    "step2d": ("step2d", "betagal_noisy/subset200.star", ["betagal_noisy/refs2d.mrcs"], None, None, 5, 2, "C1", 2, True, 1),
-    "step3d": ("step3d", T + "tetramers125.star", [T + "ref40.mrc"], 40, 2, 5, 2, "D2", 4, True, 1),
-    "step3d_it2": (
-        "step3d", T + "tetramers125.star", ["one_step/step3d/run_it001_class001.mrc"], None, 2, 5, 2, "D2", 4, True, 2,
-    ),
-    "step3d_local": (
-        "step3d_local", T + "tetramers125_perturbed.star", [T + "truth_class1.mrc"], 15, 4, 3, 2, "D2", 4, True, 1,
-    ),
-    "step3d_k2": (
-        "step3d_k2", T + "subset125.star", [T + "truth_class1.mrc", T + "truth_class2.mrc"], 30, 2, 4, 2, "C1", 4, True, 1,
-    ),
-    "skip_align": (
-        "skip_align", T + "particles_true.star", [T + "truth_class1.mrc", T + "truth_class2.mrc", T + "ref40.mrc"], 30, 2, 5, 2, "C1",
-        4, False, 1,
+    "step2d": Case("step2d", "betagal_noisy/subset200.star", ("betagal_noisy/refs2d.mrcs",), None, 5, 2),
+    "step3d": Case("step3d", T + "tetramers125.star", (T + "ref40.mrc",), 40, 5, 2),
+    "step3d_second": Case("step3d", T + "tetramers125.star", ("one_step/step3d/run_it001_class001.mrc",), None, 5, 2, number=2),
+    "step3d_local": Case("step3d_local", T + "tetramers125_perturbed.star", (T + "truth_class1.mrc",), 15, 3, 2),
+    "step3d_k2": Case("step3d_k2", T + "subset125.star", (T + "truth_class1.mrc", T + "truth_class2.mrc"), 30, 4, 2),
+    "skip_align": Case(
+        "skip_align", T + "particles_true.star", (T + "truth_class1.mrc", T + "truth_class2.mrc", T + "ref40.mrc"), 30, 5, 2,
+        align=False, source="shared",
     ),
 }  # fmt: skip
 
 
-def _references(root, files, initial):
+def start_references(root, case):
+    """Maps (K, ...) that RELION started from, and its pixel size: that of the header, in float32."""
     maps = []
-    for f in files:
-        x, h = read_mrc(root / f)
-        a = float(np.float32(h.cell[0])) / x.shape[-1]
-        x = x.astype(float)
-        if f.endswith(".mrcs"):
-            return x, a
-        maps.append(lowpass(x, a, initial).astype(np.float32).astype(float) if initial else x)
+    for name in case.references:
+        x, header = read_mrc(root / name)
+        a = float(np.float32(header.cell[0])) / x.shape[-1]
+        if name.endswith(".mrcs"):
+            return x.astype(float), a
+        if case.initial_lowpass:
+            x = lowpass(x.astype(float), a, case.initial_lowpass).astype(np.float32)
+        maps.append(x.astype(float))
     return np.array(maps), a
 
 
-def _model(m, refs, a, data):
-    k, s = len(refs), refs.shape[-1] // 2 + 1
-
-    def spectra(label):
-        return np.array([np.asarray(m[f"model_class_{i + 1}"].get(label, np.zeros(s)), float) for i in range(k)])
-
-    noise = np.zeros((1, s))
-    block = m["model_optics_group_1"]
-    noise[0, np.asarray(block["rlnSpectralIndex"], int)] = block["rlnSigma2Noise"]
-    g = m["model_general"]
-    directions = None
-    if "model_pdf_orient_class_1" in m:
-        directions = np.array([m[f"model_pdf_orient_class_{i + 1}"]["rlnOrientationDistribution"] for i in range(k)], float)
-    return RefinementModel(
-        references=refs, pixel_size=a, noise_power=noise,
-        class_distribution=np.asarray(m["model_classes"]["rlnClassDistribution"], float), prior_power=spectra("rlnReferenceTau2"),
-        data_vs_prior=spectra("rlnSsnrMap"), reference_noise=spectra("rlnReferenceSigma2"),
-        fourier_completeness=spectra("rlnFourierCompleteness"), gold_standard_fsc=np.zeros((k, s)), group_names=data.group_names,
-        group_counts=data.group_counts, group_scales=np.asarray(m["model_groups"]["rlnGroupScaleCorrection"], float),
-        direction_distribution=directions, prior_offset=np.zeros((k, 2)) if refs.ndim == 3 else None,
-        norm_average=g["rlnNormCorrectionAverage"], sigma_offset=g["rlnSigmaOffsetsAngst"], padding=g["rlnPaddingFactor"],
-        tau2_fudge=g["rlnTau2FudgeFactor"], orientational_prior_mode=g["rlnOrientationalPriorMode"],
-        sigma_rot=g["rlnSigmaPriorRotAngle"], sigma_tilt=g["rlnSigmaPriorTiltAngle"], sigma_psi=g["rlnSigmaPriorPsiAngle"],
-    )  # fmt: skip
+def open_quietly(path):
+    """An iteration of RELION; the maps that were not kept are zeros."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)
+        return open_iteration(path)
 
 
-def _key(names):
-    return np.array([int(str(n).partition("@")[0]) for n in names])
-
-
-def _rows(table, label):
-    return np.asarray(table[label], float)[np.argsort(_key(table["rlnImageName"]))]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("case", CASES)
-def test_one_step_is_relions(shared, case):
-    root = shared / "reference"
-    folder, star, files, initial, order, offset_range, offset_step, symmetry, t, align, number = CASES[case]
-    where = root / "one_step" / folder
-    particles = open_particles(root / star)
+def one_step(root, case, **context):
+    """Our step from RELION's state, and RELION's."""
+    where = root / "one_step" / case.folder
+    before = open_quietly(where / f"run_it{case.number - 1:03d}_model.star")
+    after = open_quietly(where / f"run_it{case.number:03d}_model.star")
+    sampling = open_quietly(where / "run_it001_optimiser.star").sampling
+    particles = open_particles(root / case.particles)
     data = ParticleSet.from_dataset(particles)
-    refs, a = _references(root, files, initial)
-    before, after = (read_star(where / f"run_it{i:03d}_model.star") for i in (number - 1, number))
-    model = _model(before, refs, a, data)
-    is_3d = refs.ndim == 4
-    back = np.argsort(np.argsort(_key(particles.image_name.values)))
-    poses, shifts, norm = data.poses, data.shifts, data.norm
-    if number == 2:
-        table = read_star(where / "run_it001_data.star")["particles"]
-        poses = np.stack([_rows(table, f"rlnAngle{x}") for x in ("Rot", "Tilt", "Psi")], -1)[back]
-        shifts = np.stack([_rows(table, f"rlnOrigin{x}Angst") for x in "XY"], -1)[back]
-        norm = _rows(table, "rlnNormCorrection")[back]
-    if is_3d:
-        # the header's pixel is a little smaller than the optics pixel: offsets of half a pixel round towards zero
-        shifts = shifts * (1 - 1e-8)
-    settings = SamplingSettings(
-        is_3d, order or 2, symmetry, psi_step=11.25, offset_range=offset_range * a, offset_step=offset_step * a, perturbation=0.0
+    references, a = start_references(root, case)
+    model = before.model.copy(
+        references=references, pixel_size=a, group_names=data.group_names, group_counts=data.group_counts
     )
-    step = 11.25 if not is_3d else 360 / (6 * 2**order)
-    size = int(after["model_general"]["rlnCurrentImageSize"])
-    context = StepContext(model, settings, StepSettings(compat="relion", align=align), data, Particles(poses, shifts, norm), size, step)
-    e = run_expectation(context)
-    new, _ = maximize(e, MaximizationSettings(tau2_fudge=t, align=align, compat="relion"))
+    assert before.model.group_names == data.group_names
+    state = Particles(data.poses, data.shifts, data.norm)
+    if case.number > 1:
+        t = before.assignments
+        state = Particles(
+            np.stack([t[f"angle_{x}"].values for x in ("rot", "tilt", "psi")], -1),
+            np.stack([t[f"shift_{x}"].values for x in "xy"], -1),
+            t["norm_correction"].values,
+        )
+    if model.is_3d:
+        # RELION's model pixel is a little smaller than that of the images: offsets of half a pixel round towards zero
+        state.shifts = state.shifts * (1 - 1e-8)
+    settings = SamplingSettings(
+        model.is_3d, sampling.healpix_order, sampling.symmetry, psi_step=sampling.psi_step,
+        offset_range=case.offset_range_px * a, offset_step=case.offset_step_px * a, perturbation=0.0,
+    )  # fmt: skip
+    if case.align:
+        assert settings.offset_range == pytest.approx(sampling.offset_range, rel=1e-6)
+    coarse = 360 / (6 * 2**sampling.healpix_order) if model.is_3d else sampling.psi_step
+    step = StepSettings(**{"compat": "relion", "align": case.align} | context)
+    e = run_expectation(StepContext(model, settings, step, data, state, after.model.current_size, coarse))
+    new, norm = maximize(e, MaximizationSettings(tau2_fudge=model.tau2_fudge, align=case.align, compat="relion"))
+    table = assignments_dataset(
+        particles, e.class_number, e.poses, e.shifts, e.p_max, e.n_significant, e.log_likelihood, norm, e.flagged
+    )
+    return Iteration(case.number, new, settings, Convergence(), table, {}, "cryotk"), after
 
-    table = read_star(where / f"run_it{number:03d}_data.star")["particles"]
-    mine = np.argsort(_key(particles.image_name.values))
-    assert np.array_equal(_rows(table, "rlnClassNumber"), e.class_number[mine])
-    for i, label in enumerate(("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")):
-        if is_3d or label == "rlnAnglePsi":
-            off = (_rows(table, label) - e.poses[mine, i] + 180) % 360 - 180
-            assert np.abs(off).max() < 1e-3
-    for i, x in enumerate("XY"):
-        assert np.abs(_rows(table, f"rlnOrigin{x}Angst") - e.shifts[mine, i]).max() < 1e-3
-    assert np.array_equal(_rows(table, "rlnNrOfSignificantSamples"), e.n_significant[mine])
-    assert np.abs(_rows(table, "rlnMaxValueProbDistribution") - e.p_max[mine]).max() < 3e-5
-    assert np.abs(_rows(table, "rlnNormCorrection") - e.norm[mine]).max() < 3e-6
-    assert np.abs(_rows(table, "rlnLogLikeliContribution") - e.log_likelihood[mine]).max() < 1e-2
 
-    golden = _model(after, refs, a, data)
-    inside = slice(0, size // 2)
+@pytest.mark.parametrize("name", CASES)
+def test_one_step_is_relions(name, request):
+    case = CASES[name]
+    root = request.getfixturevalue(case.source)
+    if case.source == "shared":
+        root = root / "reference"
+    ours, relions = one_step(root, case)
+    figures = compare_iterations(ours, relions)
+    print(figures_table({name: figures}))
+    assert not unmet_demands(figures)
+    assert not unmet_demands(figures, TIGHT)
 
-    def relative(x, y):
-        x, y = np.asarray(x)[..., inside], np.asarray(y)[..., inside]
-        return np.abs(x / np.where(y > 0, y, np.inf) - 1)[y > 0].max()
 
-    assert relative(new.noise_power, golden.noise_power) < 1e-5
-    assert relative(new.prior_power, golden.prior_power) < 5e-3
-    assert relative(new.data_vs_prior, golden.data_vs_prior) < 5e-3
-    assert relative(new.reference_noise, golden.reference_noise) < 5e-3
-    assert np.abs(new.group_scales - golden.group_scales).max() < 5e-6
-    assert np.abs(new.class_distribution - golden.class_distribution).max() < 5e-6
-    assert abs(new.sigma_offset - golden.sigma_offset) < 1e-5
-    assert abs(new.norm_average - golden.norm_average) < 1e-5
-    assert new.current_resolution == pytest.approx(after["model_general"]["rlnCurrentResolution"], rel=1e-4)
-    for i in range(len(refs)):
-        path = where / (f"run_it{number:03d}_class{i + 1:03d}.mrc" if is_3d else f"run_it{number:03d}_classes.mrcs")
-        if path.exists():
-            stored = read_mrc(path)[0]
-            stored = stored if is_3d else stored[i]
-            assert np.linalg.norm(new.references[i] - stored) / np.linalg.norm(stored) < 5e-3
+def test_the_comparison_sees_a_defect_of_relion_that_we_do_not_share(golden):
+    """Without RELION's mix of pixels and Å in the offset prior the step is another one: the figures say so."""
+    ours, relions = one_step(golden, CASES["step3d"], compat=None)
+    figures = compare_iterations(ours, relions)
+    assert figures["same_significant"] < 0.5
+    assert any("same_significant" in line for line in unmet_demands(figures))
