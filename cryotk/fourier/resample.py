@@ -71,8 +71,9 @@ def resize(data: Any, n: int, dims: int | None = None) -> np.ndarray:
     k = np.concatenate([np.arange(small // 2 + 1), np.arange(-(small // 2) + 1, 0)])
     half = np.arange(small // 2 + 1)
     out = np.zeros((*x.shape[:-d], *[n] * (d - 1), n // 2 + 1), f.dtype)
-    target = (..., *np.ix_(*[k % n] * (d - 1), half))
-    values = f[(..., *np.ix_(*[k % m] * (d - 1), half))]
+    target: Any = (..., *np.ix_(*[k % n] * (d - 1), half))
+    origin: Any = (..., *np.ix_(*[k % m] * (d - 1), half))
+    values = f[origin]
     if n > m:
         r2 = sum(np.meshgrid(*[k.astype(float) ** 2] * (d - 1), half.astype(float) ** 2, indexing="ij", sparse=True))
         values = np.where(r2 <= (m / 2) ** 2, values, 0)
@@ -100,11 +101,12 @@ def window(data: Any, n: int, dims: int | None = None, fill: float = 0.0) -> np.
     x = np.asarray(data)
     d = x.ndim if dims is None else dims
     out = np.full((*x.shape[:-d], *[n] * d), fill, x.dtype)
-    source, target = [], []
+    source: list[Any] = [...]
+    target: list[Any] = [...]
     for m in x.shape[-d:]:
         first = n // 2 - m // 2  # where the old box begins in the new one
         low, high = max(first, 0), min(first + m, n)
         source.append(slice(low - first, high - first))
         target.append(slice(low, high))
-    out[(..., *target)] = x[(..., *source)]
+    out[tuple(target)] = x[tuple(source)]
     return out

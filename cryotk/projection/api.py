@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -40,12 +41,17 @@ def _half_plane(n: int, radius: float | None = None) -> tuple[np.ndarray, np.nda
     return x.astype(np.int32), np.broadcast_to(ky, keep.shape)[y, x].astype(np.int32)
 
 
-def _ctf_parameters(table: dict[str, np.ndarray], rows: Any) -> dict[str, np.ndarray]:
-    return {new: np.asarray(table[old], float)[rows] for old, new in _CTF_COLUMNS.items() if old in table}
+def _ctf_parameters(table: dict[str, np.ndarray], rows: Any) -> dict[str, Any]:
+    if "defocus_u" not in table:
+        raise DataError("particles have no defocus (rlnDefocusU): estimate the CTF first, or switch the CTF off")
+    out = {new: np.asarray(table[old], float)[rows] for old, new in _CTF_COLUMNS.items() if old in table}
+    out.setdefault("defocus_v", out["defocus_u"])  # no astigmatism known
+    out.setdefault("defocus_angle", np.zeros_like(out["defocus_u"]))
+    return out
 
 
 def _columns(particles: xr.Dataset) -> dict[str, np.ndarray]:
-    names = [*_CTF_COLUMNS, "angle_rot", "angle_tilt", "angle_psi", "shift_x", "shift_y", "optics_group", "random_subset"]
+    names = [*_CTF_COLUMNS, "angle_rot", "angle_tilt", "angle_psi", "shift_x", "shift_y", "optics_group", "random_subset", "image_name"]
     return {n: np.asarray(particles[n].values) for n in names if n in particles}
 
 
@@ -126,9 +132,12 @@ def _project_rows(reference: FourierReference, groups: dict[int, OpticsGroup], t
 
 def reconstruct(
     particles: Any, symmetry: str = "C1", half: int | None = None, padding: float = 2.0, *, do_ctf: bool = True,
-    phase_flip_only: bool = False, intact_first_peak: bool = False, max_resolution: float | None = None,
+    phase_flip_only: bool = False, intact_first_peak: bool = False, max_resolution: float | None = None, progress: bool = True,
 ) -> xr.DataArray:
     """Reconstruct a map from particles at their poses (unregularised, CTF-weighted).
+
+    Images count without their mean (it says nothing about the particle). Where hardly any image looks, the weight is at
+    least 1/1000 of the shell's mean. The inscribed sphere is kept, what lies outside becomes its mean.
 
     Parameters
     ----------
@@ -145,12 +154,21 @@ def reconstruct(
     intact_first_peak : bool
     max_resolution : float, optional
         Å.
+    progress : bool
+        Show a bar when it takes longer than a second.
 
     Returns
     -------
     xarray.DataArray
-        (z, y, x) float32.
+        (z, y, x) float32, box and pixel size of the first optics group.
+
+    Raises
+    ------
+    DataError
+        For missing angles, half-sets or CTF columns, an empty half-set, pixels that are not finite.
     """
+    from tqdm.auto import tqdm
+
     from cryotk.data import as_volume
 
     p = open_particles(particles)
@@ -168,18 +186,23 @@ def reconstruct(
             raise DataError(f"half-set {half} is empty")
     accumulator = Accumulator(box, size, padding, True)
     number = np.asarray(table["optics_group"])
-    for g, optics in groups.items():
-        rows = np.nonzero((number == g) & keep)[0]
-        if len(rows):
+    with tqdm(total=int(keep.sum()), desc="reconstruct", unit=" particles", delay=1.0, leave=False, disable=not progress) as bar:
+        for g, optics in groups.items():
+            rows = np.nonzero((number == g) & keep)[0]
+            if not len(rows):
+                continue
             source = image_source(p.cryo.group(g)) if "images" not in p else image_source(p)
             local = np.searchsorted(np.nonzero(number == g)[0], rows) if "images" not in p else rows
-            _insert_group(accumulator, optics, source, local, rows, table, box, a, size, do_ctf, phase_flip_only, intact_first_peak)
+            _insert_group(
+                accumulator, optics, source, local, rows, table, box, a, size, do_ctf, phase_flip_only, intact_first_peak, bar.update
+            )
     accumulator.symmetrise(symmetry_operators(symmetry))
     return as_volume(wiener_reconstruct(accumulator, sphere=True).astype(np.float32), a, "cryotk reconstruct")
 
 
 def _insert_group(accumulator: Accumulator, optics: OpticsGroup, source: Any, local: np.ndarray, rows: np.ndarray, table: dict[str, np.ndarray],
-                  box: int, pixel_size: float, size: int, do_ctf: bool, flip: bool, intact: bool) -> None:
+                  box: int, pixel_size: float, size: int, do_ctf: bool, flip: bool, intact: bool,
+                  done: Callable[[int], object]) -> None:
     n = optics.box_size
     rho = n * optics.pixel_size / (box * pixel_size)
     kx, ky = _half_plane(n, min(n / 2, np.ceil(rho * size / 2)))
@@ -191,6 +214,13 @@ def _insert_group(accumulator: Accumulator, optics: OpticsGroup, source: Any, lo
     for first in range(0, len(rows), per):
         some = rows[first : first + per]
         f = scipy.fft.rfft2(source.read(local[first : first + per]), workers=1)[:, ky, kx] * (sign / n**2) * remove
+        broken = some[~np.isfinite(f).all(axis=1)]
+        if len(broken):
+            name = f" ({table['image_name'][broken[0]]})" if "image_name" in table else ""
+            raise DataError(
+                f"{len(broken)} images have pixels that are not finite, the first is particle {broken[0] + 1}{name}; "
+                "leave them out: particles.cryo.check_images() lists them"
+            )
         f[:, (kx == 0) & (ky == 0)] = 0  # an image's mean says nothing about the particle; its weight stays
         matrices, shifts = _poses(table, some)
         angle = -2 * np.pi * (shifts[:, :1] * frequencies[:, 0] + shifts[:, 1:] * frequencies[:, 1])
@@ -204,6 +234,7 @@ def _insert_group(accumulator: Accumulator, optics: OpticsGroup, source: Any, lo
                 f *= c
                 weight = c * c
         accumulator.insert(f, weight, transform @ matrices, kx, ky)
+        done(len(some))
 
 
 def fsc(a: Any, b: Any, mask: Any = None) -> xr.DataArray:

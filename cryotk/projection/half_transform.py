@@ -52,15 +52,15 @@ def crop_half(transform: np.ndarray, r_max: int) -> np.ndarray:
     nyquist = n // 2
     if n % 2 == 0 and r_max >= nyquist:
         # the Nyquist rows exist once: frequency +n/2 in our order
-        x = np.arange(m + 1)
+        x, edge = np.arange(m + 1), np.array([nyquist])
         if dims == 2:
             out[r_max + 1 + nyquist, : m + 1] = transform[nyquist, x]
             out[r_max + 1 - m : r_max + 2 + m, nyquist] = transform[rows, nyquist]
         else:
             c = slice(r_max + 1 - m, r_max + 2 + m)
-            out[r_max + 1 + nyquist, c, : m + 1] = transform[np.ix_([nyquist], rows, x)][0]
-            out[c, r_max + 1 + nyquist, : m + 1] = transform[np.ix_(rows, [nyquist], x)][:, 0]
-            out[c, c, nyquist] = transform[np.ix_(rows, rows, [nyquist])][..., 0]
+            out[r_max + 1 + nyquist, c, : m + 1] = transform[np.ix_(edge, rows, x)][0]
+            out[c, r_max + 1 + nyquist, : m + 1] = transform[np.ix_(rows, edge, x)][:, 0]
+            out[c, c, nyquist] = transform[np.ix_(rows, rows, edge)][..., 0]
         # and their mirror rows
         out[r_max + 1 - nyquist] = out[r_max + 1 + nyquist]
         if dims == 3:
@@ -77,15 +77,15 @@ def paste_half(half: np.ndarray, r_max: int, n: int) -> np.ndarray:
     out[np.ix_(*[rows] * (dims - 1), np.arange(m + 1))] = half[inner]
     nyquist = n // 2
     if n % 2 == 0 and r_max >= nyquist:
-        x = np.arange(m + 1)
+        x, edge = np.arange(m + 1), np.array([nyquist])
         c = slice(r_max + 1 - m, r_max + 2 + m)
         if dims == 2:
             out[nyquist, x] = half[r_max + 1 + nyquist, : m + 1]
             out[rows, nyquist] = half[c, nyquist]
         else:
-            out[np.ix_([nyquist], rows, x)] = half[r_max + 1 + nyquist, c, : m + 1][None]
-            out[np.ix_(rows, [nyquist], x)] = half[c, r_max + 1 + nyquist, : m + 1][:, None]
-            out[np.ix_(rows, rows, [nyquist])] = half[c, c, nyquist][..., None]
+            out[np.ix_(edge, rows, x)] = half[r_max + 1 + nyquist, c, : m + 1][None]
+            out[np.ix_(rows, edge, x)] = half[c, r_max + 1 + nyquist, : m + 1][:, None]
+            out[np.ix_(rows, rows, edge)] = half[c, c, nyquist][..., None]
     return out
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from cryotk.optics import OpticsGroup, ctf, odd_phase
@@ -30,7 +32,7 @@ def predict(
     ky: np.ndarray,
     *,
     shifts: np.ndarray | None = None,
-    ctf_parameters: dict[str, np.ndarray] | None = None,
+    ctf_parameters: dict[str, Any] | None = None,
     apply_odd_phase: bool = False,
     mtf: np.ndarray | None = None,
     intact_first_peak: bool = False,

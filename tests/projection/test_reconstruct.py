@@ -137,3 +137,48 @@ def test_what_is_projected_comes_back(golden):
     back = wiener_reconstruct(accumulator)
     assert fourier_shell_correlation(back, m)[:20].min() > 0.99
     assert np.corrcoef(back.ravel(), m.ravel())[0, 1] > 0.97
+
+
+def _broken(golden, row: int):
+    p = ctk.open_particles(golden / "two_states/tetramers125_true.star").isel(particle=slice(0, 20)).load()
+    p.images[row, 3, 4] = np.nan
+    return p
+
+
+def test_pixels_that_are_not_finite(golden):
+    with pytest.raises(DataError, match=r"particle 8 .*tetramers125.mrcs"):
+        ctk.reconstruct(_broken(golden, 7))
+
+
+def test_without_ctf_columns(golden):
+    p = ctk.open_particles(golden / "two_states/tetramers125_true.star").drop_vars(["defocus_u", "defocus_v", "defocus_angle"])
+    with pytest.raises(DataError, match="rlnDefocusU"):
+        ctk.reconstruct(p)
+    assert np.isfinite(ctk.reconstruct(p, do_ctf=False).values).all()
+
+
+def test_order_of_particles_does_not_matter(golden):
+    p = ctk.open_particles(golden / "two_states/tetramers125_true.star")
+    a, b = ctk.reconstruct(p, symmetry="D2").values, ctk.reconstruct(p.isel(particle=slice(None, None, -1)), symmetry="D2").values
+    assert np.abs(a - b).max() < 1e-5 * np.abs(a).max()
+
+
+def test_halves_add_up():
+    """Accumulators of parts, added, are the accumulator of the whole."""
+    rng = np.random.default_rng(0)
+    from scipy.spatial.transform import Rotation
+
+    from cryotk.projection.api import _half_plane
+
+    kx, ky = _half_plane(16)
+    s = (rng.standard_normal((6, len(kx))) + 1j * rng.standard_normal((6, len(kx)))).astype(np.complex64)
+    w = rng.uniform(0.1, 1, s.shape).astype(np.float32)
+    m = Rotation.random(6, random_state=0).as_matrix()
+    whole, one, two = (Accumulator(16, 16) for _ in range(3))
+    whole.insert(s, w, m, kx, ky)
+    one.insert(s[:3], w[:3], m[:3], kx, ky)
+    two.insert(s[3:], w[3:], m[3:], kx, ky)
+    both = one + two
+    assert np.allclose(both.data, whole.data) and np.allclose(both.weight, whole.weight)
+    one += two
+    assert np.array_equal(one.data, both.data)
