@@ -126,3 +126,80 @@ def insert_slices_2d(data, weight, slices, weights, inverse, kx, ky, padding, r_
                 d[q + i3] += hi * im
                 w[k] += lo * c
                 w[k + i1] += hi * c
+
+
+# Twins of the numba functions, the same arguments plus sizes; one thread per pixel of a slice. Compiled by NVRTC. Atomic sums
+# of doubles: their order, and so the last bits, may change from run to run.
+CUDA_SOURCE = r"""
+extern "C" __global__ void insert_slices_3d(
+    double2* data, double* weight, int n_y, int n_x, const float2* __restrict__ slices, const float* __restrict__ weights,
+    const double* __restrict__ inverse, const int* __restrict__ kx, const int* __restrict__ ky, int n_slices, int n_pixels,
+    double padding, int r_max)
+{
+    const long long total = (long long)n_slices * n_pixels;
+    const double limit = (double)r_max * r_max + 1e-6;
+    const int origin = r_max + 1;
+    for (long long t = blockIdx.x * (long long)blockDim.x + threadIdx.x; t < total; t += (long long)gridDim.x * blockDim.x) {
+        const double* m = inverse + 9 * (t / n_pixels);
+        const int p = (int)(t % n_pixels);
+        const double c = weights[t];
+        if (!(c > 0.0) || (kx[p] == 0 && ky[p] < 0)) continue;
+        const double qx = kx[p] * padding, qy = ky[p] * padding;
+        double x = m[0] * qx + m[1] * qy, y = m[3] * qx + m[4] * qy, z = m[6] * qx + m[7] * qy;
+        if (x * x + y * y + z * z > limit) continue;
+        const double sign = x < 0 ? -1.0 : 1.0;
+        const double re = slices[t].x, im = sign * slices[t].y;
+        x *= sign;
+        y = y * sign + origin;
+        z = z * sign + origin;
+        const int x0 = (int)x, y0 = (int)y, z0 = (int)z;
+        const double fx = x - x0, fy = y - y0, fz = z - z0;
+        for (int b = 0; b < 2; b++)
+            for (int a = 0; a < 2; a++) {
+                const double f = (b ? fz : 1.0 - fz) * (a ? fy : 1.0 - fy);
+                const long long k = ((long long)(z0 + b) * n_y + y0 + a) * n_x + x0;
+                for (int e = 0; e < 2; e++) {
+                    const double g = f * (e ? fx : 1.0 - fx);
+                    atomicAdd(&data[k + e].x, g * re);
+                    atomicAdd(&data[k + e].y, g * im);
+                    atomicAdd(&weight[k + e], g * c);
+                }
+            }
+    }
+}
+
+extern "C" __global__ void insert_slices_2d(
+    double2* data, double* weight, int n_x, const float2* __restrict__ slices, const float* __restrict__ weights,
+    const double* __restrict__ inverse, const int* __restrict__ kx, const int* __restrict__ ky, int n_slices, int n_pixels,
+    double padding, int r_max)
+{
+    const long long total = (long long)n_slices * n_pixels;
+    const double limit = (double)r_max * r_max + 1e-6;
+    const int origin = r_max + 1;
+    for (long long t = blockIdx.x * (long long)blockDim.x + threadIdx.x; t < total; t += (long long)gridDim.x * blockDim.x) {
+        const double* m = inverse + 9 * (t / n_pixels);
+        const int p = (int)(t % n_pixels);
+        const double c = weights[t];
+        if (!(c > 0.0) || (kx[p] == 0 && ky[p] < 0)) continue;
+        const double qx = kx[p] * padding, qy = ky[p] * padding;
+        double x = m[0] * qx + m[1] * qy, y = m[3] * qx + m[4] * qy;
+        if (x * x + y * y > limit) continue;
+        const double sign = x < 0 ? -1.0 : 1.0;
+        const double re = slices[t].x, im = sign * slices[t].y;
+        x *= sign;
+        y = y * sign + origin;
+        const int x0 = (int)x, y0 = (int)y;
+        const double fx = x - x0, fy = y - y0;
+        for (int a = 0; a < 2; a++) {
+            const double f = a ? fy : 1.0 - fy;
+            const long long k = (long long)(y0 + a) * n_x + x0;
+            for (int e = 0; e < 2; e++) {
+                const double g = f * (e ? fx : 1.0 - fx);
+                atomicAdd(&data[k + e].x, g * re);
+                atomicAdd(&data[k + e].y, g * im);
+                atomicAdd(&weight[k + e], g * c);
+            }
+        }
+    }
+}
+"""

@@ -56,3 +56,45 @@ def add_symmetry_mates(data, weight, operators, r_max, out_data, out_weight):
                     total += np.conj(v) if flip else v
                 out_data[iz, iy, ix] += total
                 out_weight[iz, iy, ix] += total_w
+
+
+# Twin of the numba function, the same arguments plus sizes; one thread per grid point. Compiled by NVRTC.
+CUDA_SOURCE = r"""
+extern "C" __global__ void add_symmetry_mates(
+    const double2* __restrict__ data, const double* __restrict__ weight, int n_z, int n_y, int n_x,
+    const double* __restrict__ operators, int n_operators, int r_max, double2* out_data, double* out_weight)
+{
+    const long long total = (long long)n_z * n_y * n_x;
+    const int origin = r_max + 1;
+    for (long long t = blockIdx.x * (long long)blockDim.x + threadIdx.x; t < total; t += (long long)gridDim.x * blockDim.x) {
+        const double x0 = (double)(t % n_x), y0 = (double)(t / n_x % n_y) - origin, z0 = (double)(t / n_x / n_y) - origin;
+        if (x0 * x0 + y0 * y0 + z0 * z0 > (double)r_max * r_max) continue;
+        double re = 0.0, im = 0.0, w = 0.0;
+        for (int k = 0; k < n_operators; k++) {
+            const double* m = operators + 9 * k;
+            double x = m[0] * x0 + m[1] * y0 + m[2] * z0;
+            double y = m[3] * x0 + m[4] * y0 + m[5] * z0;
+            double z = m[6] * x0 + m[7] * y0 + m[8] * z0;
+            const double sign = x < 0 ? -1.0 : 1.0;
+            x *= sign;
+            y = y * sign + origin;
+            z = z * sign + origin;
+            const int ax = (int)x, ay = (int)y, az = (int)z;
+            const double fx = x - ax, fy = y - ay, fz = z - az;
+            for (int c = 0; c < 2; c++)
+                for (int b = 0; b < 2; b++)
+                    for (int a = 0; a < 2; a++) {
+                        const double f = (c ? fz : 1.0 - fz) * (b ? fy : 1.0 - fy) * (a ? fx : 1.0 - fx);
+                        if (f == 0.0) continue;
+                        const long long i = ((long long)(az + c) * n_y + ay + b) * n_x + ax + a;
+                        re += f * data[i].x;
+                        im += sign * f * data[i].y;
+                        w += f * weight[i];
+                    }
+        }
+        out_data[t].x += re;
+        out_data[t].y += im;
+        out_weight[t] += w;
+    }
+}
+"""
