@@ -178,7 +178,7 @@ def wiener_reconstruct(
     first_shell : int
         Shells below are not filtered.
     sphere : bool
-        Replace what lies outside the inscribed sphere by its mean (RELION's refinement does, its reconstruct program does not).
+        Replace what lies outside the inscribed sphere by its mean, as RELION's refinement and reconstruction do.
 
     Returns
     -------
