@@ -5,8 +5,9 @@ import pytest
 
 hv = pytest.importorskip("holoviews")
 
-import cryotk as ctk  # noqa: E402
 from cryotk_widgets import plots  # noqa: E402
+
+import cryotk as ctk  # noqa: E402
 
 
 @pytest.fixture(scope="module")
