@@ -33,7 +33,7 @@ def test_quickstart_runs_and_clicks_reach_the_kernel(lab, page, figures):
     page.page.wait_for_timeout(500)
     tiles = gallery.locator(".ck-tile")
     assert tiles.count() == 12
-    gallery.locator("select").select_option("particles")
+    gallery.get_by_label("Sort by").select_option("particles")
     tiles.nth(0).click()
     tiles.nth(2).click()
     selected = json.loads(_wait(page, "import json; print(json.dumps(gallery.selected))", "", 1.0))
@@ -41,7 +41,22 @@ def test_quickstart_runs_and_clicks_reach_the_kernel(lab, page, figures):
     assert gallery.locator(".ck-count").inner_text().startswith("2 of 12 classes")
     expected = page.ask("import numpy as np; print(int(np.isin(job.assignments.class_number, gallery.selected).sum()))")
     assert page.ask("print(gallery.selected_particles().sizes['particle'])") == expected
+    # Jupyter's question about news lies over the picture
+    page.page.evaluate("document.querySelectorAll('.Toastify').forEach(e => e.remove())")
+    page.page.mouse.move(5, 5)
+    page.page.wait_for_timeout(200)
     gallery.screenshot(path=figures / "gallery.png")
+    # a class, large: its pixels come from the kernel
+    tiles.nth(0).dblclick()
+    page.page.wait_for_function("document.querySelector('.ck-loupe svg polyline') !== null", timeout=10_000)
+    page.page.mouse.move(5, 5)
+    gallery.screenshot(path=figures / "gallery_large.png")
+    gallery.get_by_label("Close").click()
+    # the selection as a file
+    gallery.get_by_role("button", name="Save selection").click()
+    gallery.get_by_label("File for the selected particles").press("Enter")
+    page.page.wait_for_function("document.querySelector('.ck-notice').textContent.includes('particles written to')", timeout=20_000)
+    assert page.ask("print(ctk.open_particles('selected_particles.star', images=False).sizes['particle'])") == expected
     # keyboard: all that hold particles, then none
     gallery.locator(".ck-grid").press("a")
     assert int(page.ask("print(len(gallery.selected))")) >= 6
@@ -64,8 +79,8 @@ def test_stop_ends_a_run_and_keeps_the_last_iteration(lab, page):
             for i, s in enumerate(
                 [
                     "import cryotk as ctk\nps = ctk.simulate.example()\njob = ctk.Class2D(ps, 30, mask_diameter=190, n_iterations=500, seed=1)",
-                    "job.view()",
-                    "job.start();",
+                    "gallery = job.view()\ngallery",
+                    "job.start()\nawait job",
                 ]
             )
         ],
@@ -79,7 +94,11 @@ def test_stop_ends_a_run_and_keeps_the_last_iteration(lab, page):
     page.page.wait_for_selector(".ck-tile canvas", timeout=120_000)
     page.page.locator(".ck-stop").first.wait_for(state="visible", timeout=60_000)
     assert "% of particles" in page.page.locator(".ck-text").first.inner_text()
+    # a click while a cell waits reaches the kernel, too
+    page.page.locator(".ck-tile").nth(3).click()
+    page.page.locator(".ck-tile").nth(1).click()
     page.page.locator(".ck-stop").first.click()
+    assert _wait(page, "print(gallery.selected)", "[2, 4]", 30) == "[2, 4]"
     assert _wait(page, "print(job.running)", "False", 30) == "False"
     assert page.ask("print(job.iteration < 500 and len(job.iterations) == job.iteration + 1)") == "True"
     page.page.locator(".ck-run").first.wait_for(state="visible", timeout=10_000)

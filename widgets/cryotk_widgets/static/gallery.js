@@ -39,17 +39,18 @@ function render({ model, el }) {
   const text = make("span", "ck-text"), notice = make("span", "ck-notice");
   notice.setAttribute("role", "status");
   const stop = named(make("button", "ck-stop", "■ Stop"), "Stop"), run = named(make("button", "ck-run", "▶ Run"), "Run");
-  const count = make("span", "ck-count");
-  count.setAttribute("aria-live", "polite");
-  const top = make("div", "ck-bar ck-top", iter, text, count, run, stop);
+  const top = make("div", "ck-bar ck-top", iter, text, run, stop);
   const sort = named(make("select"), "Sort by");
   for (const v of ["number", "particles", "resolution"]) sort.append(Object.assign(make("option", "", v), { value: v }));
   const again = named(make("button", "ck-icon", "↻"), "Sort again");
   const size = slider("Size", 48, 320, 4), contrast = slider("Contrast", 0.3, 4, 0.05), lowpass = slider("Low-pass", 0, 60, 1);
   const lowText = make("output"), each = Object.assign(make("input"), { type: "checkbox" });
+  const filter = named(make("input", "ck-filter"), "Select by number, share or resolution", "/");
+  Object.assign(filter, { type: "text", placeholder: "/  1-5   > 2 %   < 12 Å" });
   const label = (...c) => make("label", "", ...c);
   const tools = make("div", "ck-bar", make("span", "ck-sort", label("sort ", sort), again), label("size", size), label("contrast", contrast),
-    label("low-pass", lowpass, lowText), label(each, "contrast per tile"));
+    label("low-pass", lowpass, lowText), label(each, "per tile"), filter);
+  each.title = "Grey levels of each tile by itself";
   const grid = make("div", "ck-grid");
   grid.tabIndex = 0;
   grid.setAttribute("role", "listbox");
@@ -192,7 +193,10 @@ function render({ model, el }) {
     stop.style.display = p.running ? "" : "none";
     run.style.display = p.can_run && !p.running ? "" : "none";
     stop.disabled = false;
-    text.textContent = progressText(p, get("summary"));
+    say(progressText(p, get("summary")));
+  }
+  function say(words) {
+    text.textContent = text.title = words;
   }
   function about(i) {
     const share = get("occupancy")[i], parts = [`class ${i + 1}`];
@@ -202,7 +206,7 @@ function render({ model, el }) {
   }
   function hover(i) {
     if (i < 0) showProgress();
-    else text.textContent = about(i);
+    else say(about(i));
   }
   function open(i) {
     current = order.indexOf(i);
@@ -259,9 +263,7 @@ function render({ model, el }) {
   button("Clear", "n", () => choose(new Set()));
   button("Invert", "i", () => choose(inverse()));
   const fade = Object.assign(make("input"), { type: "checkbox" });
-  const filter = named(make("input", "ck-filter"), "Select by number, share or resolution", "/");
-  Object.assign(filter, { type: "text", placeholder: "/  1-5   > 2 %   < 12 Å" });
-  foot.append(label(fade, "show selection"), filter);
+  foot.append(label(fade, "fade others"));
   button("Save picture", "", () => {
     const across = Math.ceil(Math.sqrt(tiles.length)), c = make("canvas");
     c.width = across * n;
@@ -273,7 +275,9 @@ function render({ model, el }) {
   Object.assign(path, { type: "text", value: "selected_particles.star" });
   const write = make("button", "", "Write"), saving = make("span", "ck-saving", path, write);
   saving.hidden = true;
-  foot.append(saving, notice);
+  const count = make("span", "ck-count");
+  count.setAttribute("aria-live", "polite");
+  foot.append(count, make("div", "ck-row", saving, notice));
   const send = () => { model.send({ cmd: "save", path: path.value, classes: [...chosen()] }); saving.hidden = true; };
   write.addEventListener("click", send);
   path.addEventListener("keydown", (e) => { e.stopPropagation(); if (e.key === "Enter") send(); if (e.key === "Escape") saving.hidden = true; });
@@ -305,7 +309,7 @@ function render({ model, el }) {
   lowpass.addEventListener("input", () => tell("lowpass", Number(lowpass.value)));
   each.addEventListener("change", () => tell("per_tile", each.checked));
   fade.addEventListener("change", () => tell("fade", fade.checked));
-  stop.addEventListener("click", () => { text.textContent = "stopping after this block…"; stop.disabled = true; model.send({ cmd: "stop" }); });
+  stop.addEventListener("click", () => { say("stopping after this block…"); stop.disabled = true; model.send({ cmd: "stop" }); });
   run.addEventListener("click", () => model.send({ cmd: "run" }));
   const onMessage = (m, buffers) => {
     if (m.selected !== undefined) { heard = Math.max(heard, m.selected); if (heard >= sent) { mine = null; showSelection(); } }

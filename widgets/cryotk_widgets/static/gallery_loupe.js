@@ -3,7 +3,6 @@ function createLoupe({ make, named, model, root, close, step }) {
   const side = 320;
   const canvas = make("canvas"), frame = make("div", "ck-big", canvas), title = make("div", "ck-title");
   const svg = root.ownerDocument.createElementNS("http://www.w3.org/2000/svg", "svg");
-  svg.setAttribute("viewBox", "0 0 300 170");
   svg.setAttribute("role", "img");
   const button = (glyph, name, f) => { const b = named(make("button", "ck-icon", glyph), name); b.addEventListener("click", f); return b; };
   const bar = make("div", "ck-loupe-bar", button("◀", "Previous class", () => step(-1)), button("▶", "Next class", () => step(1)), title,
@@ -24,16 +23,24 @@ function createLoupe({ make, named, model, root, close, step }) {
     ctx.putImageData(im, 0, 0);
   }
   function curve(values, pixelSize, box, resolution) {
-    // log scale, 0.1 to 1000; the resolution is where the curve falls below one
-    const W = 300, H = 170, left = 30, bottom = 148, top = 8, px = (i) => left + (W - left - 8) * i / (values.length - 1);
-    const py = (v) => bottom - (bottom - top) * (Math.log10(Math.min(1000, Math.max(0.1, v))) + 1) / 4;
-    const points = values.map((v, i) => `${px(i).toFixed(1)},${py(v).toFixed(1)}`).slice(1).join(" ");
-    const tick = (v, t) => `<text x="${left - 4}" y="${py(v) + 3}" text-anchor="end">${t}</text>`;
+    // log scale, 0.1 to 10 000; the resolution is where the curve falls below one
+    const W = 300, H = 228, left = 34, right = W - 8, bottom = 204, top = 8, px = (i) => left + (right - left) * i / (values.length - 1);
+    const py = (v) => bottom - (bottom - top) * (Math.log10(Math.min(1e4, v)) + 1) / 5;
+    let end = values.findIndex((v, i) => i > 1 && v < 0.1);
+    if (end < 0) end = values.length;
+    const points = values.slice(0, end).map((v, i) => `${px(i).toFixed(1)},${py(Math.max(0.1, v)).toFixed(1)}`).slice(1).join(" ");
+    const line = (cls, x1, y1, x2, y2) => `<line class="${cls}" x1="${x1}" y1="${y1}" x2="${x2}" y2="${y2}"/>`;
+    const tick = (v) => `<text x="${left - 5}" y="${py(v) + 3}" text-anchor="end">${v}</text>`;
     const mark = known(resolution) ? px(box * pixelSize / resolution) : 0;
-    svg.innerHTML = `<line class="ck-axis" x1="${left}" y1="${bottom}" x2="${W - 8}" y2="${bottom}"/><line class="ck-axis" x1="${left}" y1="${top}" x2="${left}" y2="${bottom}"/>`
-      + `<line class="ck-thin" x1="${left}" y1="${py(1)}" x2="${W - 8}" y2="${py(1)}"/>` + tick(1, "1") + tick(10, "10") + tick(100, "100")
-      + (mark ? `<line class="ck-thin" x1="${mark}" y1="${top}" x2="${mark}" y2="${bottom}"/><text x="${mark + 4}" y="${top + 10}">${resolution.toFixed(1)} Å</text>` : "")
-      + `<polyline points="${points}"/><text x="${left}" y="164">signal-to-noise ratio over spatial frequency, to ${(2 * pixelSize).toFixed(1)} Å</text>`;
+    const below = [0.25, 0.5, 0.75, 1].map((q) => {
+      const i = q * (values.length - 1);
+      return `<text x="${px(i)}" y="${bottom + 12}" text-anchor="${q === 1 ? "end" : "middle"}">${(box * pixelSize / i).toFixed(1)} Å</text>`;
+    }).join("");
+    svg.setAttribute("viewBox", `0 0 ${W} ${H}`);
+    svg.innerHTML = line("ck-axis", left, bottom, right, bottom) + line("ck-axis", left, top, left, bottom) + line("ck-thin", left, py(1), right, py(1))
+      + [1, 10, 100, 1000].map(tick).join("") + below
+      + (mark ? line("ck-thin", mark, top, mark, bottom) + `<text x="${mark + 4}" y="${top + 10}">${resolution.toFixed(1)} Å</text>` : "")
+      + `<polyline points="${points}"/><text x="${left}" y="${H - 2}">signal-to-noise ratio, over spatial frequency</text>`;
     svg.setAttribute("aria-label", `signal-to-noise ratio of class ${which + 1}`);
     svg.style.display = "";
   }
