@@ -69,7 +69,7 @@ def count_computes():
         calls = []
 
         def scheduler(dsk, keys, **kwargs):
-            calls.append(len(dict(dsk)))
+            calls.append(1)
             return dask.get(dsk, keys, **kwargs)
 
         with dask.config.set(scheduler=scheduler):

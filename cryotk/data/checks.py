@@ -93,6 +93,9 @@ def _check_files(particles: xr.Dataset, report: Report) -> None:
 
 def _check_ctf(particles: xr.Dataset, report: Report) -> None:
     report.checked.append("CTF")
+    if "defocus_u" in particles and "defocus_v" not in particles:
+        report.errors.append("defocus_u is there and defocus_v (_rlnDefocusV) is not: add the column")
+        return
     if "defocus_u" not in particles:
         report.warnings.append("there are no CTF parameters: estimate the CTF first, or use do_ctf=False")
         return

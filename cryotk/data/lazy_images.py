@@ -53,7 +53,8 @@ def is_untouched(images: Any, source: ImageSource) -> bool:
     An array that was sliced, joined or rechunked is compared with the stacks in three images, since it may also have been cropped,
     flipped or put into another order than its names.
     """
-    names = [str(k) for k in getattr(images, "dask", {}).layers]
+    graph = getattr(images, "dask", None)
+    names = [str(k) for k in getattr(graph, "layers", ())]
     ours = ("cryotk-images", "original-cryotk-images")
     if not any(n.startswith(ours) for n in names) or not all(
         n.startswith((*ours, "getitem", "rechunk-merge", "rechunk-split", "concatenate")) for n in names

@@ -114,17 +114,19 @@ def _dataset(tables: ParticleTables, where: str) -> xr.Dataset:
         if name in PARTICLE_UNITS:
             attrs["units"] = PARTICLE_UNITS[name]
         array = np.asarray(values)
-        variables[name] = ("particle", array if array.dtype.kind in "iufb" else array.astype(object), attrs)
+        array = array if array.dtype.kind in "iufb" else array.astype(object)
+        # without fastpath xarray sends texts through pandas and back: a copy of every name, where equal ones were one object
+        variables[name] = xr.Variable(("particle",), array, attrs, fastpath=True)
     variables.update(_optics_variables(optics))
     if "pixel_size" not in variables:
         label = next(c for c in PIXEL_LABELS if c in optics)
         variables["pixel_size"] = ("optics", np.asarray(optics[label], float), {"units": "Å", "derived": True})
-    attrs = {"source": where, "star_columns": list(particles.columns), "star_optics_columns": list(optics.columns)}
+    general: dict[str, Any] = {"source": where, "star_columns": list(particles.columns), "star_optics_columns": list(optics.columns)}
     if tables.general:
-        attrs["star_general"] = dict(tables.general)
+        general["star_general"] = dict(tables.general)
     if particles.version:
-        attrs["star_version"] = particles.version
-    return xr.Dataset(variables, coords={"optics": np.asarray(optics["rlnOpticsGroup"], np.int64)}, attrs=attrs)
+        general["star_version"] = particles.version
+    return xr.Dataset(variables, coords={"optics": np.asarray(optics["rlnOpticsGroup"], np.int64)}, attrs=general)
 
 
 def _optics_variables(optics: StarBlock) -> dict[str, Any]:
@@ -196,7 +198,13 @@ def _stacks_of_images(ds: xr.Dataset) -> xr.Dataset:
 
 
 def image_names(particles: xr.Dataset) -> np.ndarray:
-    """Return the ``n@stack`` name of every image."""
+    """Return the ``n@stack`` name of every image.
+
+    Parameters
+    ----------
+    particles : Dataset
+        As :func:`open_particles` gives it.
+    """
     names = particles["image_name"].values
     if "section" in particles:
         of, section = particles["particle_of_image"].values, particles["section"].values
@@ -208,6 +216,13 @@ def attach_images(ds: xr.Dataset, start: str | os.PathLike[str], project_dir: An
     """Add ``images`` (when there is one box) and the box size of each optics group, from the stacks' headers.
 
     A set whose stacks are missing and whose table does not say the box stays without images, with a warning.
+
+    Parameters
+    ----------
+    ds : Dataset
+        With ``image_name``.
+    start, project_dir : path
+        Where stacks are looked for, see :func:`open_particles`.
     """
     dim = "image" if "particle_of_image" in ds else "particle"
     source = StackSource(image_names(ds), start, project_dir, int(ds["box_size"].values[0]) if "box_size" in ds else 1)
@@ -240,6 +255,11 @@ def _box_sizes(ds: xr.Dataset, source: StackSource) -> np.ndarray:
 
 def image_source(particles: xr.Dataset) -> ImageSource:
     """Return the source of a particle set's pixels, in the order of its rows (of its images, where particles have several).
+
+    Parameters
+    ----------
+    particles : Dataset
+        As :func:`open_particles` gives it.
 
     Parameters
     ----------
@@ -280,6 +300,15 @@ def optics_groups(particles: xr.Dataset) -> dict[int, OpticsGroup]:
     particles : Dataset
         As :func:`open_particles` gives it.
 
+    Returns
+    -------
+    dict of int to OpticsGroup
+
+    Parameters
+    ----------
+    particles : Dataset
+        As :func:`open_particles` gives it.
+
     Raises
     ------
     DataError
@@ -302,6 +331,7 @@ def optics_groups(particles: xr.Dataset) -> dict[int, OpticsGroup]:
         box = int(value("box_size", i, 0))
         if box == 0 and "images" in particles:
             box = int(particles["images"].shape[-1])
+        m = particles["magnification_matrix"].values[i] if "magnification_matrix" in particles else np.eye(2)
         out[int(g)] = OpticsGroup(
             pixel_size=value("pixel_size", i),
             voltage=value("voltage", i),
@@ -311,9 +341,7 @@ def optics_groups(particles: xr.Dataset) -> dict[int, OpticsGroup]:
             beam_tilt=(value("beam_tilt_x", i, 0.0), value("beam_tilt_y", i, 0.0)),
             odd_zernike=tuple(particles["odd_zernike"].values[i]) if "odd_zernike" in particles else (),
             even_zernike=tuple(particles["even_zernike"].values[i]) if "even_zernike" in particles else (),
-            magnification=tuple(map(tuple, particles["magnification_matrix"].values[i]))
-            if "magnification_matrix" in particles
-            else ((1.0, 0.0), (0.0, 1.0)),
+            magnification=((m[0, 0], m[0, 1]), (m[1, 0], m[1, 1])),
             premultiplied=bool(value("ctf_premultiplied", i, 0.0)),
         )
     return out

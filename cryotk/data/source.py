@@ -21,8 +21,15 @@ __all__ = ["ArraySource", "ImageSource", "StackSource", "SubsetSource", "find_pr
 class ImageSource(Protocol):
     """Images of one box size, read by index. Picklable, thread-safe, holds no open file."""
 
-    n: int
-    box: int
+    @property
+    def n(self) -> int:
+        """Number of images."""
+        ...
+
+    @property
+    def box(self) -> int:
+        """Pixels of an image."""
+        ...
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         """Return (m, box, box) float32 images in the order asked."""
@@ -55,7 +62,7 @@ class ArraySource:
         return out
 
 
-def split_image_names(names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def split_image_names(names: Sequence[str] | np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Split ``n@file`` names.
 
     Returns
@@ -123,7 +130,7 @@ class StackSource:
         Expected pixels of an image.
     """
 
-    def __init__(self, names: Sequence[str], start: str | os.PathLike[str], project_dir: str | os.PathLike[str] | None = None,
+    def __init__(self, names: Sequence[str] | np.ndarray, start: str | os.PathLike[str], project_dir: str | os.PathLike[str] | None = None,
                  box: int = 0) -> None:
         self.numbers, self.file_of, self.files = split_image_names(names)
         self.start = Path(start)

@@ -24,7 +24,17 @@ def _coordinates(shape: tuple[int, ...], axes: tuple[str, ...], pixel_size: floa
 
 
 def as_volume(array: Any, pixel_size: float, source: str = "") -> xr.DataArray:
-    """Wrap a (z, y, x) array as a volume, centre at index n // 2."""
+    """Wrap a (z, y, x) array as a volume, centre at index n // 2.
+
+    Parameters
+    ----------
+    array : (z, y, x) array
+        Density; arrays of other libraries stay what they are.
+    pixel_size : float
+        Å.
+    source : str
+        Where it came from.
+    """
     import xarray as xr
 
     data = np.asarray(array) if not hasattr(array, "__array_namespace__") else array

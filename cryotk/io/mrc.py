@@ -211,7 +211,7 @@ def write_mrc(path: str | os.PathLike[str], data: Any, pixel_size: float, *, is_
     DataError
         For other dimensions, and for values beyond what float16 holds.
     """
-    array = data if hasattr(data, "dask") else np.asarray(data)
+    array: Any = data if hasattr(data, "dask") else np.asarray(data)
     if array.ndim == 2:
         array = array[None]
     if array.ndim != 3:
@@ -230,10 +230,12 @@ def write_mrc(path: str | os.PathLike[str], data: Any, pixel_size: float, *, is_
                 continue
             if dtype == "float16" and float(np.abs(block).max()) > 65504:
                 raise DataError(f"{path}: float16 holds values up to 65504, found {np.abs(block).max():g}; write float32")
+            stored = np.ascontiguousarray(block, "<f4" if dtype == "float32" else "<f2")
+            block = stored.astype(np.float32, copy=False)  # the header describes what is in the file
             low, high = min(low, float(block.min())), max(high, float(block.max()))
             total += float(block.sum(dtype=float))
             square += float(np.einsum("i,i->", block.ravel(), block.ravel(), dtype=float))
-            f.write(np.ascontiguousarray(block, "<f4" if dtype == "float32" else "<f2").data)
+            f.write(stored.data)
         n = max(1, math.prod(array.shape))
         mean = total / n
         spread = math.sqrt(max(0.0, square / n - mean**2)) if math.isfinite(square) else 0.0

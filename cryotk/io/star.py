@@ -22,7 +22,8 @@ from cryotk.io.star_write import format_star, write_star
 
 __all__ = ["StarBlock", "atomic_write", "format_star", "read_star", "write_star"]
 
-_FIRST_CHUNK, _CHUNK, _THREAD_FROM = 1 << 16, 1 << 24, 1 << 20
+_FIRST_CHUNK, _CHUNK, _THREAD_FROM = 1 << 16, 1 << 23, 1 << 20
+_COMPILED_FROM = 100_000_000
 _END_OF_ROWS = re.compile(rb"\n(?=[ \t\r]*(?:\n|(?:data_|loop_)\S*[ \t\r]*(?:\n|\Z)|#[ \t]*version[ \t]+\d))")
 _END_AT_ONCE = re.compile(rb"[ \t\r]*(?:\n|\Z|(?:data_|loop_)\S*[ \t\r]*(?:\n|\Z)|#[ \t]*version[ \t]+\d)")
 _VERSION = re.compile(rb"#\s*version\s+(\d+)")
@@ -138,11 +139,14 @@ def read_star(path: str | os.PathLike[str], blocks: list[str] | None = None) -> 
     except IsADirectoryError:
         raise FileFormatError(f"{p} is a folder, not a STAR file") from None
     with file:
-        if b"\0" in file.peek(4096)[:4096]:
+        start = file.read(4096)
+        file.seek(0)
+        if b"\0" in start:
             raise FileFormatError(f"{p} is not a STAR file: it is binary")
         lines = _Lines(str(p), file)
         out: dict[str, StarBlock] = {}
-        version, comments, empty = 0, [], True
+        version, empty = 0, True
+        comments: list[str] = []
         while (line := lines.next()) is not None:
             stripped = line.strip()
             empty = empty and not stripped
@@ -262,11 +266,13 @@ def _read_rows(lines: _Lines, name: str, labels: list[str], as_text: set[int], w
     """Read rows in pieces up to the end of the loop; leave the file at the line that ends it."""
     parts: list[list[Any]] = []
     waiting: deque[Any] = deque()
+    compiled = os.fstat(lines.file.fileno()).st_size > _COMPILED_FROM
+    text = b"\n"
     with ThreadPoolExecutor(2) as pool:
         for text, first_line in _pieces_of_rows(lines):
             if not wanted:
                 continue
-            arguments = (lines.path, name, labels, text, first_line, as_text)
+            arguments = (lines.path, name, labels, text, first_line, as_text, compiled)
             if len(text) < _THREAD_FROM:
                 parts.append(parse_rows(*arguments))
                 continue
@@ -274,6 +280,13 @@ def _read_rows(lines: _Lines, name: str, labels: list[str], as_text: set[int], w
             if len(waiting) > 2:
                 parts.append(waiting.popleft().result())
         parts += [w.result() for w in waiting]
+    if wanted and not text.endswith((b"\n", b" ")) and text[: text.rfind(b"\n") + 1].endswith(b" \n"):
+        warnings.warn(
+            f"{lines.path}: the last row ends without the blank that ends the others; the file may have been cut, compare it with its "
+            "original",
+            FormatWarning,
+            stacklevel=5,
+        )
     return parts
 
 
@@ -295,13 +308,6 @@ def _pieces_of_rows(lines: _Lines) -> Iterator[tuple[bytes, int]]:
         first = lines.number + 1
         lines.number += text.count(b"\n") + (not text.endswith(b"\n") and bool(text))
         if text:
-            if not text.endswith((b"\n", b" ")) and text[: text.rfind(b"\n") + 1].endswith(b" \n"):
-                warnings.warn(
-                    f"{lines.path}: the last row ends without the blank that ends the others; the file may have been cut, compare it "
-                    "with its original",
-                    FormatWarning,
-                    stacklevel=6,
-                )
             yield (text.replace(b"\r\n", b"\n") if b"\r" in text else text), first
         if ended:
             return

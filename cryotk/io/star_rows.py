@@ -15,7 +15,7 @@ __all__ = ["parse_rows", "split_row", "typed_column", "typed_scalar"]
 
 _TOKEN = re.compile(rb"""(?:^|(?<=\s))(?:'(.*?)(?<!\x07)'(?=\s|$)|"(.*?)(?<!\x07)"(?=\s|$)|(\S+))""")
 _ODD = re.compile(rb"""(?:^|[ \t\n])["'#]""")
-_INTEGER = re.compile(r"[+-]?\d{1,18}$")
+_INTEGER = re.compile(r"[+-]?\d{1,19}$")
 
 
 def split_row(line: bytes) -> list[str]:
@@ -69,15 +69,19 @@ def _numbers(values: np.ndarray) -> np.ndarray:
         return np.empty(0, float)
     if any("_" in v for v in values):  # Python would read 1_2 as 12
         return values
-    if all(_INTEGER.match(v) for v in values):
-        return values.astype(np.int64)
+    try:
+        if all(_INTEGER.match(v) for v in values):
+            return values.astype(np.int64)
+    except OverflowError:
+        pass
     try:
         return values.astype(float)
     except ValueError:
         return values
 
 
-def parse_rows(path: str, name: str, labels: list[str], text: bytes, first_line: int, as_text: set[int]) -> list[np.ndarray]:
+def parse_rows(path: str, name: str, labels: list[str], text: bytes, first_line: int, as_text: set[int],
+               compiled: bool = False) -> list[np.ndarray]:
     """Parse whole lines of a loop.
 
     Parameters
@@ -89,6 +93,8 @@ def parse_rows(path: str, name: str, labels: list[str], text: bytes, first_line:
         Lines, the first of which is line ``first_line`` of the file.
     as_text : set of int
         Columns that are not to be taken as numbers.
+    compiled : bool
+        Whether the file is worth the start of compiled code.
 
     Returns
     -------
@@ -101,7 +107,13 @@ def parse_rows(path: str, name: str, labels: list[str], text: bytes, first_line:
         For a row with too many or too few values, with its line.
     """
     if not _is_odd(text) and len(text.split(b"\n", 1)[0].split()) == len(labels):
-        parsed = _parse_plain(text, len(labels), as_text)
+        parsed = None
+        if compiled:
+            from cryotk.io.star_scan import scan_rows
+
+            parsed = scan_rows(text, len(labels), as_text)
+        if parsed is None:
+            parsed = _parse_plain(text, len(labels), as_text)
         if parsed is not None:
             return parsed
     return _parse_odd(path, name, labels, text, first_line, as_text)

@@ -75,23 +75,23 @@ def _rows(block: StarBlock, old: bool) -> Iterator[bytes]:
         raise DataError(f"data_{block.name}: columns have different lengths: {sorted(lengths)}")
     n = lengths.pop() if lengths else 0
     for start in range(0, n, _ROWS):
-        matrices = []
+        matrices: list[np.ndarray] = []
         m = min(_ROWS, n - start)
         blank = np.full((m, 1), 32, np.uint8)
         for label, values in columns.items():
-            matrices += [_column(block.name, label, values[start : start + m], old), blank]
+            matrices += [_column(block.name, label, values[start : start + m], old, not matrices), blank]
         matrices.append(np.full((m, 1), 10, np.uint8))
         text = np.concatenate(matrices, axis=1).ravel()
         yield text[text != 0].tobytes()  # zeros fill up fields that are shorter than the longest
 
 
-def _column(block: str, label: str, values: np.ndarray, old: bool) -> np.ndarray:
+def _column(block: str, label: str, values: np.ndarray, old: bool, first: bool) -> np.ndarray:
     """Fields of one column as (rows, width) bytes, filled up with zeros; ``old``: in the manner of RELION 3.0 and before."""
     kind = label_kind(label)
     if kind == "vector":
-        return _texts(block, label, [_vector(v) for v in values])
+        return _texts(block, label, [_vector(v) for v in values], first)
     if kind == "string" or values.dtype.kind not in "iufb":
-        return _texts(block, label, values.tolist())
+        return _texts(block, label, values.tolist(), first)
     if values.dtype.kind == "f" or kind == "float":
         return _floats(values.astype(float), old)
     return _integers(values.astype(np.int64) if values.dtype.kind != "u" else values)
@@ -160,20 +160,20 @@ def _patch(out: np.ndarray, rows: np.ndarray, texts: list[str]) -> np.ndarray:
     return out
 
 
-def _texts(block: str, label: str, values: list[Any]) -> np.ndarray:
+def _texts(block: str, label: str, values: list[Any], first: bool) -> np.ndarray:
     fields = [(v if type(v) is str else _plain_text(v)).encode("utf-8", "surrogateescape") for v in values]
     longest = max(map(len, fields))
     if longest <= _LONGEST:
         matrix = np.array(fields, dtype=f"S{max(longest, 1)}").view(np.uint8).reshape(len(fields), -1)
         # short, quoted or impossible ones: bytes up to the blank, quotes and # at the start, and nothing at all
         odd = (matrix[:, : min(10, matrix.shape[1])] == 0).any(1) if longest >= 10 else np.ones(len(fields), bool)
-        odd |= (((matrix > 0) & (matrix <= 32)) | (matrix == 127)).any(1) | np.isin(matrix[:, 0], (0, 34, 35, 39))
+        odd |= (((matrix > 0) & (matrix <= 32)) | (matrix == 127)).any(1) | np.isin(matrix[:, 0], (0, 34, 35, 39, *b";_dl") if first else (0, 34, 35, 39))
         rows = np.nonzero(odd)[0]
         if len(rows) == 0:
             return matrix
     else:
         rows, matrix = np.arange(len(fields)), np.empty((len(fields), 0), np.uint8)
-    changed = [_quoted(block, label, fields[i]).rjust(10) for i in rows]
+    changed = [_quoted(block, label, fields[i], first).rjust(10) for i in rows]
     wide = np.array(changed).view(np.uint8).reshape(len(rows), -1)
     if wide.shape[1] > matrix.shape[1]:
         matrix = np.pad(matrix, ((0, 0), (0, wide.shape[1] - matrix.shape[1])))
@@ -187,11 +187,15 @@ def _plain_text(v: Any) -> str:
     return "None" if v is None else str(v)
 
 
-def _quoted(block: str, label: str, text: bytes) -> bytes:
-    """A value as it must stand in a row: in quotes when it is empty, holds white space, or begins like a quote or comment."""
+def _quoted(block: str, label: str, text: bytes, first: bool = False) -> bytes:
+    """A value as it must stand in a row: in quotes when it is empty, holds white space, or begins like a quote or comment.
+
+    In the ``first`` column also when its row would be taken for a comment, a label, or the start of something else.
+    """
     if b"\n" in text or b"\r" in text or b"\0" in text:
         raise DataError(f"data_{block}, column _{label}: {text.decode(errors='replace')!r} holds a line break; STAR values have one line")
-    if text and text[:1] not in (b"'", b'"', b"#") and len(text.split()) == 1 and text.split()[0] == text:
+    like_a_header = first and text.startswith((b";", b"_", b"data_", b"loop_"))
+    if text and not like_a_header and text[:1] not in (b"'", b'"', b"#") and len(text.split()) == 1 and text.split()[0] == text:
         return text
     return b'"' + text.replace(b'"', b'\x07"') + b'"'
 
