@@ -12,6 +12,7 @@ import numpy as np
 from cryotk.data.lazy_images import is_untouched, lazy_images
 from cryotk.data.source import ArraySource, ImageSource, StackSource
 from cryotk.errors import DataError, DataWarning, MissingFileError
+from cryotk.io.cryosparc import read_cs
 from cryotk.io.labels import OPTICS_NAMES, OPTICS_UNITS, PARTICLE_NAMES, PARTICLE_UNITS
 from cryotk.io.particle_dialects import PIXEL_LABELS, ParticleTables, particle_tables
 from cryotk.io.star import StarBlock, read_star
@@ -41,7 +42,7 @@ def open_particles(
     Parameters
     ----------
     path : path, Dataset, DataFrame, or dict of DataFrames
-        A particle STAR file of RELION 1.3 to 5; a Dataset is returned as it is; tables as ``starfile.read`` gives them.
+        A particle STAR file of RELION 1.3 to 5, or cryoSPARC's ``.cs``; a Dataset is returned as it is; tables as ``starfile.read`` gives them.
     project_dir : path, optional
         Folder that image names are relative to. By default the STAR file's folder and all above it are searched.
     images : bool
@@ -71,7 +72,7 @@ def open_particles(
     if isinstance(path, xr.Dataset):
         return path
     if isinstance(path, (str, os.PathLike)):
-        blocks = read_star(path)
+        blocks = read_cs(path) if os.fspath(path).endswith(".cs") else read_star(path)
         where, start = str(path), Path(path).resolve().parent
     else:
         blocks = _given_tables(path)
