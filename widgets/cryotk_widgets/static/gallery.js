@@ -39,18 +39,18 @@ function render({ model, el }) {
   const text = make("span", "ck-text"), notice = make("span", "ck-notice");
   notice.setAttribute("role", "status");
   const stop = named(make("button", "ck-stop", "■ Stop"), "Stop"), run = named(make("button", "ck-run", "▶ Run"), "Run");
-  const top = make("div", "ck-bar ck-top", iter, text, run, stop);
+  const filter = named(make("input", "ck-filter"), "Select by number, share or resolution", "/");
+  Object.assign(filter, { type: "text", placeholder: "/  1-5   > 2 %   < 12 Å" });
+  const top = make("div", "ck-bar ck-top", iter, text, filter, run, stop);
   const sort = named(make("select"), "Sort by");
   for (const v of ["number", "particles", "resolution"]) sort.append(Object.assign(make("option", "", v), { value: v }));
   const again = named(make("button", "ck-icon", "↻"), "Sort again");
   const size = slider("Size", 48, 320, 4), contrast = slider("Contrast", 0.3, 4, 0.05), lowpass = slider("Low-pass", 0, 60, 1);
   const lowText = make("output"), each = Object.assign(make("input"), { type: "checkbox" });
-  const filter = named(make("input", "ck-filter"), "Select by number, share or resolution", "/");
-  Object.assign(filter, { type: "text", placeholder: "/  1-5   > 2 %   < 12 Å" });
   const label = (...c) => make("label", "", ...c);
   const tools = make("div", "ck-bar", make("span", "ck-sort", label("sort ", sort), again), label("size", size), label("contrast", contrast),
-    label("low-pass", lowpass, lowText), label(each, "per tile"), filter);
-  each.title = "Grey levels of each tile by itself";
+    label("low-pass", lowpass, lowText), label(each, "grey levels per tile"));
+  each.title = "Each tile over its own range of grey";
   const grid = make("div", "ck-grid");
   grid.tabIndex = 0;
   grid.setAttribute("role", "listbox");

@@ -24,7 +24,7 @@ function createLoupe({ make, named, model, root, close, step }) {
   }
   function curve(values, pixelSize, box, resolution) {
     // log scale, 0.1 to 10 000; the resolution is where the curve falls below one
-    const W = 300, H = 228, left = 34, right = W - 8, bottom = 204, top = 8, px = (i) => left + (right - left) * i / (values.length - 1);
+    const W = 300, H = 236, left = 34, right = W - 8, bottom = 204, top = 8, px = (i) => left + (right - left) * i / (values.length - 1);
     const py = (v) => bottom - (bottom - top) * (Math.log10(Math.min(1e4, v)) + 1) / 5;
     let end = values.findIndex((v, i) => i > 1 && v < 0.1);
     if (end < 0) end = values.length;
@@ -34,7 +34,7 @@ function createLoupe({ make, named, model, root, close, step }) {
     const mark = known(resolution) ? px(box * pixelSize / resolution) : 0;
     const below = [0.25, 0.5, 0.75, 1].map((q) => {
       const i = q * (values.length - 1);
-      return `<text x="${px(i)}" y="${bottom + 12}" text-anchor="${q === 1 ? "end" : "middle"}">${(box * pixelSize / i).toFixed(1)} Å</text>`;
+      return `<text x="${px(i)}" y="${bottom + 13}" text-anchor="${q === 1 ? "end" : "middle"}">${(box * pixelSize / i).toFixed(1)} Å</text>`;
     }).join("");
     svg.setAttribute("viewBox", `0 0 ${W} ${H}`);
     svg.innerHTML = line("ck-axis", left, bottom, right, bottom) + line("ck-axis", left, top, left, bottom) + line("ck-thin", left, py(1), right, py(1))
