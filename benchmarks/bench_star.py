@@ -41,19 +41,19 @@ STEPS = {
 }
 
 
-def run(step: str, path: Path) -> tuple[float, float]:
-    """Seconds and peak megabytes of a step in a process of its own."""
+def run(step: str, path: Path) -> tuple[float, float, float]:
+    """Wall seconds, CPU seconds and peak megabytes of a step in a process of its own."""
     code = f"""
 import resource, time
 P = {str(path)!r}
 def START():
-    global T
-    T = time.perf_counter()
+    global T, C
+    T, C = time.perf_counter(), time.process_time()
 {STEPS[step].replace("; ", chr(10))}
-print(time.perf_counter() - T, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(time.perf_counter() - T, time.process_time() - C, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    return float(out[-2]), float(out[-1])
+    return float(out[-3]), float(out[-2]), float(out[-1])
 
 
 def main() -> None:
@@ -66,10 +66,11 @@ def main() -> None:
         make(path, rows)
         print(f"{path.stat().st_size / 1e6:.0f} MB, made in {time.perf_counter() - start:.1f} s")
         got = {step: run(step, path) for step in STEPS}
-    for step, (seconds, memory) in got.items():
-        print(f"{step:16s} {seconds:7.2f} s   peak {memory:6.0f} MB")
+    for step, (seconds, cpu, memory) in got.items():
+        print(f"{step:16s} {seconds:7.2f} s   CPU {cpu:6.2f} s   peak {memory:6.0f} MB")
     for what in ("read", "write"):
-        print(f"{what}: {got['starfile ' + what][0] / got['cryotk ' + what][0]:.1f} times as fast as starfile")
+        ours, theirs = got["cryotk " + what], got["starfile " + what]
+        print(f"{what}: {theirs[0] / ours[0]:.1f} times as fast as starfile, {theirs[1] / ours[1]:.1f} times less CPU")
 
 
 if __name__ == "__main__":
