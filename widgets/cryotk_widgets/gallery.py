@@ -352,7 +352,8 @@ def _counts(it: Iteration) -> list[int]:
     counts = np.bincount(numbers[numbers > 0], minlength=k + 1)[1 : k + 1]
     if not counts.any():
         # nobody is assigned yet
-        counts = np.rint(np.nan_to_num(it.model.class_distribution) * n).astype(int)
+        ends = np.rint(np.cumsum(np.nan_to_num(it.model.class_distribution)) * n)
+        counts = np.diff(ends, prepend=0).astype(int)
     return [int(c) for c in counts]
 
 

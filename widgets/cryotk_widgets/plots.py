@@ -13,11 +13,18 @@ FREQUENCY = "spatial frequency (1/Å)"
 COLOURS = ["#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#f0e442", "#999999"]
 
 
-def setup() -> Any:
-    """Load HoloViews with its bokeh backend from this machine alone (no request leaves it); call in a cell of its own."""
+def setup(theme: str = "light") -> Any:
+    """Load HoloViews with its bokeh backend from this machine alone (no request leaves it); call in a cell of its own.
+
+    Parameters
+    ----------
+    theme : {"light", "dark"}
+        Of all figures from now on; "dark" suits JupyterLab's dark theme.
+    """
     import holoviews as hv
 
     hv.extension("bokeh", inline=True, logo=False)
+    hv.renderer("bokeh").theme = {"light": None, "dark": "dark_minimal"}[theme]
     _inline_style_sheets()
     return hv
 
@@ -123,7 +130,7 @@ def _frequencies(model: Any) -> np.ndarray:
     return np.arange(model.noise_power.shape[-1]) / (model.box_size * model.pixel_size)
 
 
-def noise_power(result: Any, width: int = 460, height: int = 260) -> Any:
+def noise_power(result: Any, width: int = 420, height: int = 260) -> Any:
     """Noise power of each optics group over spatial frequency (log scale).
 
     Parameters
@@ -182,7 +189,7 @@ def data_vs_prior(result: Any, classes: Any = None, width: int = 560, height: in
     ).opts(title="Data vs prior", legend_position="right")
 
 
-def posterior(p: Any, width: int = 300, height: int = 250, reach: float | None = None) -> Any:
+def posterior(p: Any, width: int = 260, height: int = 240, reach: float | None = None) -> Any:
     """Posterior of one particle: classes, in-plane angle, and offset.
 
     Parameters
@@ -219,7 +226,7 @@ def posterior(p: Any, width: int = 300, height: int = 250, reach: float | None =
     total = np.bincount(where.ravel(), w)
     reach = reach if reach is not None else max(8.0, 1.15 * float(np.abs(xy).max(initial=0.0)))
     shift = hv.Points((xy[:, 0], xy[:, 1], total), ["x (Å)", "y (Å)"], "probability").opts(
-        width=width + 60, height=height, color="probability", cmap="viridis", size=8, colorbar=True, title="Offset", tools=["hover"],
+        width=width + 50, height=height, color="probability", cmap="viridis", size=8, colorbar=True, title="Offset", tools=["hover"],
         xlim=(-reach, reach), ylim=(-reach, reach), clim=(0.0, float(total.max(initial=1e-9))), colorbar_opts={"title": ""},
     )  # fmt: skip
     return hv.Layout([bars, angle, shift]).cols(3).opts(shared_axes=False)
