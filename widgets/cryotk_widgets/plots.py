@@ -218,7 +218,7 @@ def posterior(p: Any, width: int = 260, height: int = 240, reach: float | None =
     angles, where = np.unique(psi.round(2), return_inverse=True)
     heights = np.bincount(where.ravel(), w)
     angle = hv.Spikes((angles, heights), "in-plane angle (°)", "probability").opts(
-        **size, line_width=2, color=COLOURS[1], title="In-plane angle", xlim=(-180, 180), ylim=(0, 1.1 * float(heights.max(initial=1e-9))),
+        **size, line_width=2, color=COLOURS[1], title="In-plane angle", xlim=(-180, 180), xticks=[-180, -90, 0, 90, 180], ylim=(0, 1.1 * float(heights.max(initial=1e-9))),
         tools=["hover"],
     )  # fmt: skip
     shifts = np.stack([p["shift_x"].values, p["shift_y"].values], -1).round(3)
@@ -227,7 +227,7 @@ def posterior(p: Any, width: int = 260, height: int = 240, reach: float | None =
     reach = reach if reach is not None else max(8.0, 1.15 * float(np.abs(xy).max(initial=0.0)))
     shift = hv.Points((xy[:, 0], xy[:, 1], total), ["x (Å)", "y (Å)"], "probability").opts(
         width=width + 50, height=height, color="probability", cmap="viridis", size=8, colorbar=True, title="Offset", tools=["hover"],
-        xlim=(-reach, reach), ylim=(-reach, reach), clim=(0.0, float(total.max(initial=1e-9))), colorbar_opts={"title": ""},
+        xlim=(-reach, reach), ylim=(-reach, reach), xticks=5, yticks=5, clim=(0.0, float(total.max(initial=1e-9))), colorbar_opts={"title": ""},
     )  # fmt: skip
     return hv.Layout([bars, angle, shift]).cols(3).opts(shared_axes=False)
 
