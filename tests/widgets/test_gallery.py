@@ -11,7 +11,7 @@ from cryotk_widgets import ClassGallery
 from cryotk_widgets.pictures import contact_sheet, contrast_limits, sprite_of
 
 from cryotk.data import Convergence, Iteration, RefinementModel, SamplingSettings
-from cryotk.errors import SettingsError
+from cryotk.errors import MissingFileError, SettingsError
 from cryotk.execution.progress import Progress
 
 K, N = 5, 24
@@ -266,3 +266,28 @@ def test_shows_relions_results(shared):
     assert g.selected_particles().sizes["particle"] == 313
     m = ClassGallery(shared / "reference" / "class2d_em" / "run_it025_model.star")
     assert m.sprite == g.sprite
+
+
+def test_steps_through_a_folder_of_relions_iterations(tmp_path):
+    import cryotk as ctk
+
+    particles = ctk.simulate.particles(60, 32, 6.0, seed=1)
+    job = ctk.Class2D(particles, 2, mask_diameter=150, n_iterations=2, seed=1)
+    job.run(progress=False)
+    job.save(tmp_path / "Class2D" / "job003")
+    g = ClassGallery(tmp_path / "Class2D" / "job003")
+    assert g.n_iterations == 3 and g.iteration == 2 and g.sort == "particles"
+    g.position = 1
+    assert g.iteration == 1
+    assert np.allclose(g.occupancy, job.iterations[1].model.class_distribution, atol=1e-5)
+
+
+@pytest.mark.parametrize("wrong", [5, None, [1, 2], np.zeros((3, 8, 8))])
+def test_says_what_a_gallery_can_show(wrong):
+    with pytest.raises(SettingsError, match="shows a job, an Iteration"):
+        ClassGallery(wrong)
+
+
+def test_folder_without_iterations(tmp_path):
+    with pytest.raises(MissingFileError, match="no iteration"):
+        ClassGallery(tmp_path)

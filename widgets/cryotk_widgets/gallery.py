@@ -14,6 +14,7 @@ import traitlets
 
 from cryotk.errors import CryotkError, SettingsError
 from cryotk_widgets.pictures import contact_sheet, flat_images, png_of, sprite_of, to_tile_bytes
+from cryotk_widgets.sources import iterations_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -40,7 +41,8 @@ class ClassGallery(anywidget.AnyWidget):
     Parameters
     ----------
     source : job, Iteration, sequence of Iteration, or path
-        A job is followed while it runs. A path is RELION's ``_optimiser.star`` or ``_model.star``.
+        A job is followed while it runs. A path is RELION's ``_optimiser.star`` or ``_model.star``, or a job folder with
+        several of them to step through.
     selected : sequence of int, optional
         Class numbers, from 1.
     **traits
@@ -121,16 +123,12 @@ class ClassGallery(anywidget.AnyWidget):
         self._lock = threading.RLock()
         self._last = 0.0
         self._unsubscribe: Any = None
-        if isinstance(source, (str, Path)):
-            import cryotk
-
-            source = cryotk.open_iteration(source)
         if hasattr(source, "iterate"):
             self._job, self._iterations = source, source.iterations
             if len(source.iterations) > 1 and not source.running:
                 traits.setdefault("sort", "particles")
         else:
-            self._iterations = list(source) if isinstance(source, (list, tuple)) else [source]
+            self._iterations = iterations_of(source)
             traits.setdefault("sort", "particles")
         super().__init__(**traits)
         self.empty_text = "No iteration yet: press Run, or call job.start()." if self._job is not None else "No classes."
