@@ -76,3 +76,20 @@ def count_computes():
             yield lambda: len(calls)
 
     return counting
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """One Chromium for all tests of a process: playwright's loop cannot be started twice in one."""
+    import shutil
+
+    sync_api = pytest.importorskip("playwright.sync_api", reason="browser tests need playwright")
+    chromium = os.environ.get("CRYOTK_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("needs a Chromium (Debian: apt-get install chromium), or CRYOTK_CHROMIUM")
+    with sync_api.sync_playwright() as p:
+        b = p.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+        )
+        yield b
+        b.close()

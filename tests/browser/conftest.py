@@ -60,20 +60,6 @@ def lab(tmp_path_factory):
     log.close()
 
 
-@pytest.fixture(scope="session")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("needs a Chromium (Debian: apt-get install chromium), or CRYOTK_CHROMIUM")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as p:
-        b = p.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
-        )
-        yield b
-        b.close()
-
-
 class Page:
     """A page and what it asked for elsewhere."""
 

@@ -145,19 +145,13 @@ m.default.render({ model, el: document.getElementById("w") });
 
 
 @pytest.fixture
-def page(tmp_path):
-    sync_api = pytest.importorskip("playwright.sync_api", reason="browser tests need playwright")
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if not chromium:
-        pytest.skip("browser tests need a Chromium")
-    with sync_api.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1020, "height": 700})
-        page.errors, page.asked = [], []
-        page.on("pageerror", lambda e: page.errors.append(str(e)))
-        page.on("request", lambda r: page.asked.append(r.url))
-        yield page
-        browser.close()
+def page(browser):
+    page = browser.new_page(viewport={"width": 1020, "height": 700})
+    page.errors, page.asked = [], []
+    page.on("pageerror", lambda e: page.errors.append(str(e)))
+    page.on("request", lambda r: page.asked.append(r.url))
+    yield page
+    page.close()
 
 
 @pytest.mark.browser
