@@ -26,5 +26,8 @@ def test_notebook_runs(name, tmp_path, monkeypatch, request):
     streams = [o.text for c in nb.cells if c.cell_type == "code" for o in c.outputs if o.output_type == "stream" and o.name == "stderr"]
     assert not [s for s in streams if "Warning" in s or "Error" in s], streams
     if name == "00_quickstart.ipynb":
-        views = [o for c in nb.cells if c.cell_type == "code" for o in c.outputs if "image/png" in o.get("data", {})]
+        views = [
+            o for c in nb.cells if c.cell_type == "code" for o in c.outputs
+            if {"image/png", "application/vnd.jupyter.widget-view+json"} <= set(o.get("data", {}))
+        ]  # fmt: skip
         assert views, "the gallery leaves a picture for pages that run no widgets"
