@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,8 +21,9 @@ __all__ = ["PosteriorMixin"]
 class PosteriorMixin:
     """``posterior(particle)`` and ``score(particle, ...)`` at a job's current model."""
 
+    @abstractmethod
     def _context(self) -> StepContext:
-        raise NotImplementedError
+        """Everything the next expectation needs."""
 
     def _cached_context(self) -> StepContext:
         current = self.current.model  # type: ignore[attr-defined]

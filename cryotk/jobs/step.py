@@ -53,8 +53,6 @@ class Particles:
     poses: np.ndarray
     shifts: np.ndarray
     norm: np.ndarray
-    forced_class: np.ndarray | None = None
-    """(n,) class index that each particle is held to in this iteration, or None."""
 
 
 @dataclass
@@ -93,7 +91,7 @@ class StepContext:
     def step(self) -> ExpectationStep:
         """The tables of this iteration."""
         m, s = self.model.copy(current_size=self.size), self.settings
-        preparations, windows, coarse = [], {}, {}
+        preparations, coarse = [], {}
         for g, optics in enumerate(self.data.optics):
             rho = (optics.box_size * optics.pixel_size) / (m.box_size * m.pixel_size)
             window = image_window(optics.box_size, rho, self.size)
@@ -109,14 +107,13 @@ class StepContext:
                     score_window=window_e,
                 )
             )
-            windows[g] = window
             if s.align and s.oversampling > 0 and not s.resolution_limit:
                 coarse[g] = coarse_window(optics.box_size, optics.pixel_size, self.coarse_step, s.mask_diameter, window, m.is_3d)
             else:
                 coarse[g] = window_e
         options = ExpectationOptions(
-            adaptive_fraction=s.adaptive_fraction, max_significant=s.max_significant, align=s.align, do_scale=s.do_scale,
-            do_norm=s.do_norm, compat=s.compat, window=windows, coarse_window=coarse,
+            adaptive_fraction=s.adaptive_fraction, max_significant=s.max_significant, align=s.align, compat=s.compat,
+            coarse_window=coarse,
         )
         return ExpectationStep(m, self.sampling, self.references, preparations, options)
 
@@ -135,10 +132,7 @@ class StepContext:
 
     def posterior(self, block: Block) -> BlockPosterior:
         """Posterior of a prepared block."""
-        forced = self.state.forced_class
-        return self.step.posterior(
-            block, self.state.poses[block.particles], None, None if forced is None else forced[block.particles]
-        )
+        return self.step.posterior(block, self.state.poses[block.particles])
 
 
 @dataclass

@@ -1,73 +1,30 @@
 """The expectation step for blocks of particles: coarse scores, significant samples, fine scores, posterior, sums.
 
 Everything that is the same for all particles of an iteration (slices, phase ramps, priors) is made once, in
-:class:`ExpectationStep`; :meth:`ExpectationStep.block` then does one block of particles of one optics group. It knows
+:class:`ExpectationStep`; its methods then do one block of particles of one optics group. It knows
 no files, threads or schedules.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from cryotk.data.refinement import RefinementModel
-from cryotk.geometry import symmetry_operators
-from cryotk.kernels.scores import accumulate, ragged_scores, shifted_rows
-from cryotk.kernels.selection import posterior_weights, select_dense, select_ragged
+from cryotk.geometry import euler_to_matrix, symmetry_operators
+from cryotk.kernels.scores import accumulate, ragged_scores
+from cryotk.kernels.selection import posterior_weights
+from cryotk.likelihood.coarse import coarse_global, coarse_local
 from cryotk.likelihood.posterior import BlockPosterior, BlockResult
 from cryotk.likelihood.prepare import Block, ImagePreparation
-from cryotk.likelihood.priors import (
-    local_orientations,
-    log_prior_offsets,
-    log_prior_orientations,
-    mean_offset_prior,
-)
-from cryotk.likelihood.references import CoarseSlices, SliceMaker, group_transform
+from cryotk.likelihood.priors import log_prior_offsets, log_prior_orientations, mean_offset_prior
 from cryotk.likelihood.sampling import Sampling
 from cryotk.likelihood.sums import Sums
+from cryotk.likelihood.tables import ExpectationOptions, GroupTables, make_group_tables
 from cryotk.projection import Accumulator, FourierReference
 
 __all__ = ["ExpectationOptions", "ExpectationStep"]
-
-COARSE_BYTES = 48_000_000
-"""Scores of the coarse pass held at once."""
-SLICE_BYTES = 192_000_000
-"""Fine slices held at once by one lane, or by all when they are made once."""
-
-
-@dataclass(frozen=True)
-class ExpectationOptions:
-    """How the likelihood is evaluated (not what is sampled)."""
-
-    adaptive_fraction: float = 0.999
-    max_significant: int = 0
-    align: bool = True
-    do_scale: bool = True
-    do_norm: bool = True
-    compat: str | None = None
-    window: dict[int, int] = field(default_factory=dict)
-    """Image window of each optics group (position)."""
-    coarse_window: dict[int, int] = field(default_factory=dict)
-    signal_limit: float = 3.0
-    """Shells with data_vs_prior above this enter the scale sums."""
-
-
-@dataclass
-class GroupTables:
-    """Tables of one optics group."""
-
-    prepare: ImagePreparation
-    maker: SliceMaker
-    coarse_pixels: np.ndarray
-    coarse: CoarseSlices | None
-    fine: np.ndarray | None
-    coarse_ramps: np.ndarray
-    fine_ramps: np.ndarray
-    model_shell: np.ndarray
-
 
 class ExpectationStep:
     """All that blocks of one iteration share.
@@ -109,33 +66,7 @@ class ExpectationStep:
         n_dirs = sampling.n_directions if options.align else 1
         self.n_directions = n_dirs
         self.seconds: dict[str, float] = {}
-        self.tables = [self._make_tables(p) for p in preparations]
-
-    def _make_tables(self, prepare: ImagePreparation) -> GroupTables:
-        s, m = self.sampling, self.model
-        lattice = prepare.lattice
-        maker = SliceMaker(self.references, lattice, group_transform(prepare.optics, m.box_size, m.pixel_size))
-        pixels = lattice.subset(self.options.coarse_window[prepare.group_index])
-        a = prepare.optics.pixel_size
-        coarse = fine = None
-        if self.options.align:
-            if not self.local:
-                coarse = CoarseSlices(maker, s, pixels)
-            n_fine = self.n_classes * s.n_orientations * s.n_children
-            if not self.local and n_fine * 2 * len(lattice) * 4 <= SLICE_BYTES:
-                o = np.arange(s.n_orientations)
-                matrices = s.child_matrices(o).reshape(-1, 3, 3)
-                k = np.repeat(np.arange(self.n_classes), len(matrices))
-                fine = maker.slices(k, np.tile(matrices, (self.n_classes, 1, 1)))
-                fine = fine.reshape(-1, s.n_children, 2, len(lattice))
-            coarse_ramps = np.ascontiguousarray(lattice.ramps(s.coarse_offsets / a)[:, :, pixels])
-            fine_ramps = lattice.ramps(s.fine_offsets / a)
-        else:
-            coarse_ramps = fine_ramps = lattice.ramps(np.zeros((1, 2)))
-        rho = (prepare.optics.box_size * a) / (m.box_size * m.pixel_size)
-        n_image = prepare.optics.box_size // 2 + 1
-        shell = np.floor(np.arange(n_image) / rho + 0.5).astype(int)
-        return GroupTables(prepare, maker, pixels, coarse, fine, coarse_ramps, fine_ramps, shell)
+        self.tables = [make_group_tables(p, model, sampling, references, options, self.local) for p in preparations]
 
     def empty_sums(self, n_scales: int) -> Sums:
         """Sums over no particles, of the shapes of this iteration."""
@@ -148,9 +79,7 @@ class ExpectationStep:
 
     # -- one block ---------------------------------------------------------------------------------------------
 
-    def posterior(
-        self, block: Block, poses: np.ndarray, prior_xy: np.ndarray | None = None, forced_class: np.ndarray | None = None
-    ) -> BlockPosterior:
+    def posterior(self, block: Block, poses: np.ndarray, prior_xy: np.ndarray | None = None) -> BlockPosterior:
         """Posterior of the particles of a block.
 
         Parameters
@@ -160,8 +89,6 @@ class ExpectationStep:
             Current angles, the centre of local searches and the pose when nothing is aligned.
         prior_xy : (B, 2) float, optional
             Offset prior of each particle in Å (3D; 0 when absent).
-        forced_class : (B,) int, optional
-            The only class each particle may belong to (seeds of a first iteration).
         """
         tables = self.tables[block.optics_group]
         if not self.options.align:
@@ -169,9 +96,9 @@ class ExpectationStep:
         clock = time.perf_counter()
         log_prior_t = self._log_prior_offsets(block, tables, prior_xy)
         if self.local:
-            selected = self._coarse_local(block, tables, poses, log_prior_t)
+            selected = coarse_local(block, tables, self.sampling, self.options, self.model, self.operators, poses, log_prior_t)
         else:
-            selected = self._coarse_global(block, tables, self._forbid(log_prior_t, forced_class))
+            selected = coarse_global(block, tables, self.sampling, self.options, self.log_prior_orientation, log_prior_t)
         count, parent_start, parents, parent_prior, offset_start, offsets = selected
         clock = self._lap("coarse", clock)
         s = self.sampling
@@ -246,116 +173,10 @@ class ExpectationStep:
             out = np.repeat(out, len(block.particles), 0)
         return np.ascontiguousarray(out)
 
-    def _forbid(self, log_prior_t: np.ndarray, forced_class: np.ndarray | None) -> np.ndarray:
-        if forced_class is None or self.n_classes == 1:
-            return log_prior_t
-        out = np.repeat(log_prior_t, self.n_classes, 1) if log_prior_t.shape[1] == 1 else log_prior_t.copy()
-        out[np.arange(self.n_classes)[None, :] != forced_class[:, None]] = -np.inf
-        return out
-
-    def _coarse_global(self, block: Block, tables: GroupTables, log_prior_t: np.ndarray) -> tuple:
-        coarse = tables.coarse
-        assert coarse is not None
-        images = np.ascontiguousarray(block.score_image[:, :, tables.coarse_pixels])
-        weights = np.ascontiguousarray(block.score_weight[:, tables.coarse_pixels])
-        n_offsets, n_columns, n_pixels = len(tables.coarse_ramps), len(coarse.real), images.shape[-1]
-        per_image = n_offsets * n_columns * 4 * 4
-        step = int(max(1, min(len(images), COARSE_BYTES // per_image)))
-        parts = []
-        for first in range(0, len(images), step):
-            some = slice(first, first + step)
-            b = len(images[some])
-            real = np.empty((b, n_offsets, n_pixels), np.float32)
-            imag = np.empty_like(real)
-            shifted_rows(images[some], tables.coarse_ramps, real, imag)
-            even = (real.reshape(-1, n_pixels) @ coarse.real.T).reshape(b, n_offsets, n_columns)
-            odd = (imag.reshape(-1, n_pixels) @ coarse.imag.T).reshape(b, n_offsets, n_columns)
-            if not coarse.halved:
-                even += odd
-            self_term = weights[some] @ coarse.half_power.T
-            parts.append(
-                select_dense(
-                    even,
-                    odd,
-                    self_term,
-                    self.log_prior_orientation,
-                    log_prior_t[some],
-                    self.sampling.n_psi,
-                    coarse.halved,
-                    coarse.block_class,
-                    self.options.adaptive_fraction,
-                    self.options.max_significant,
-                )
-            )
-        count = np.concatenate([p[0] for p in parts])
-        parent_start, offset_start = [np.zeros(1, np.int64)], [np.zeros(1, np.int64)]
-        n_parents = n_samples = 0
-        for p in parts:
-            parent_start.append(p[2][1:] + n_parents)
-            offset_start.append(p[4][1:] + n_samples)
-            n_parents += len(p[3])
-            n_samples += len(p[5])
-        parents = np.concatenate([p[3] for p in parts])
-        return (
-            count,
-            np.concatenate(parent_start),
-            parents,
-            self.log_prior_orientation[parents],
-            np.concatenate(offset_start),
-            np.concatenate([p[5] for p in parts]),
-        )
-
-    def _coarse_local(self, block: Block, tables: GroupTables, poses: np.ndarray, log_prior_t: np.ndarray) -> tuple:
-        s, m = self.sampling, self.model
-        start, orientation, prior = local_orientations(
-            poses, s.directions, s.psi, (m.sigma_rot, m.sigma_tilt, m.sigma_psi), self.operators, self.options.compat
-        )
-        classes = np.nonzero(self.active)[0]
-        n = np.diff(start)
-        # every class repeats the particle's list
-        parent_start = np.concatenate([[0], np.cumsum(n * len(classes))]).astype(np.int64)
-        within = np.concatenate([np.tile(np.arange(a, b), len(classes)) for a, b in zip(start[:-1], start[1:], strict=True)])
-        of_class = np.concatenate([np.repeat(classes, k) for k in n])
-        parents = (of_class * s.n_orientations + orientation[within]).astype(np.int32)
-        # relative to the mean over the particle's list, as the global prior is relative to its mean
-        parent_prior = prior[within] + np.repeat(np.log(np.maximum(n, 1)), n * len(classes)).astype(np.float32)
-        if self.options.compat != "relion" and len(classes) > 1:
-            p = np.asarray(m.class_distribution, float)
-            parent_prior = parent_prior + np.log(p[of_class] * len(p)).astype(np.float32)
-        unique, slots = np.unique(parents, return_inverse=True)
-        slices = tables.maker.slices(
-            unique // s.n_orientations, s.matrices(unique % s.n_orientations), tables.coarse_pixels
-        )[:, None]
-        n_offsets = len(s.offsets)
-        offset_start = np.arange(len(parents) + 1, dtype=np.int64) * n_offsets
-        offsets = np.tile(np.arange(n_offsets, dtype=np.int32), len(parents))
-        scores = np.empty(len(offsets), np.float32)
-        ragged_scores(
-            np.ascontiguousarray(block.score_image[:, :, tables.coarse_pixels]),
-            np.ascontiguousarray(block.score_weight[:, tables.coarse_pixels]),
-            slices,
-            tables.coarse_ramps,
-            parent_start,
-            slots.astype(np.int64),
-            parent_prior,
-            of_class.astype(np.int32),
-            offset_start,
-            offsets,
-            1,
-            log_prior_t,
-            scores,
-        )
-        count, _best, new_start, new_parents, offset_start, offsets, source = select_ragged(
-            scores, parent_start, parents, n_offsets, self.options.adaptive_fraction, self.options.max_significant
-        )
-        return count, new_start, new_parents, parent_prior[source], offset_start, offsets
-
     def _posterior_fixed(
         self, block: Block, tables: GroupTables, poses: np.ndarray, prior_xy: np.ndarray | None
     ) -> BlockPosterior:
         """Classes only: every particle at its own pose (the fractional offset is in the images already)."""
-        from cryotk.geometry import euler_to_matrix
-
         b = len(block.particles)
         classes = np.nonzero(self.active)[0]
         k = len(classes)
@@ -443,7 +264,6 @@ class ExpectationStep:
         norm_old: np.ndarray,
         norm_average: float,
         scale_group: np.ndarray,
-        rng_free: Callable[[], None] | None = None,
     ) -> None:
         """Add a block's contribution to ``sums`` and set ``result.norm_correction``.
 

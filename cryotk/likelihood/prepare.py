@@ -232,7 +232,6 @@ class ImagePreparation:
             factor_all = c * s32 * self.inverse_noise
             data = factor_all[:, None, :] * x_unmasked
             data_weight = factor_all * c * s32
-        shell_sums = np.zeros(len(images))
         inside = np.einsum("icp,icp,p->i", x_masked, x_masked, self.score_inverse_noise)
         half = lattice.window // 2
         rim = outside[:, half] * self._inverse_by_shell[half]
