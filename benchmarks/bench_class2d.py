@@ -50,8 +50,12 @@ def relion(star, k, iterations, threads):
 
         base, full = run(1), run(iterations)
         text = Path(f"{folder}/run_it{iterations:03d}_model.star").read_text()
+        from cryotk.io import read_star
+
+        table = read_star(f"{folder}/run_it{iterations:03d}_data.star")["particles"]
+        significant = float(table["rlnNrOfSignificantSamples"].mean())
     p_max = float(re.search(r"_rlnAveragePmax\s+(\S+)", text)[1])
-    return full[0] - base[0], full[1] - base[1], p_max
+    return full[0] - base[0], full[1] - base[1], p_max, significant
 
 
 def main():
@@ -69,7 +73,7 @@ def main():
     if shutil.which("relion_refine"):
         b = relion(args.star, args.k, args.iterations, args.threads)
         m = args.iterations - 1
-        print(f"relion_refine: {b[0]:.2f} s wall, {b[1]:.2f} CPU-s for {m} iterations (start-up and the first taken off); P_max {b[2]:.3f}")
+        print(f"relion_refine: {b[0]:.2f} s wall, {b[1]:.2f} CPU-s for {m} iterations (start-up and the first taken off); P_max {b[2]:.3f}, significant {b[3]:.1f}")
         print(f"ratio per iteration: wall {b[0] / m / (a[0] / args.iterations):.1f}, CPU {b[1] / m / (a[1] / args.iterations):.1f}")
 
 
