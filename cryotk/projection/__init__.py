@@ -8,6 +8,7 @@ from cryotk.projection.predict import group_transform, predict
 from cryotk.projection.reconstruction import (
     Accumulator,
     ShellStatistics,
+    inverse_transform,
     shell_statistics,
     wiener_reconstruct,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "FourierReference",
     "ShellStatistics",
     "group_transform",
+    "inverse_transform",
     "predict",
     "shell_statistics",
     "wiener_reconstruct",

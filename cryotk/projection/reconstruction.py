@@ -18,7 +18,7 @@ from cryotk.projection.half_transform import (
 )
 from cryotk.projection.reference import invert
 
-__all__ = ["Accumulator", "ShellStatistics", "shell_statistics", "wiener_reconstruct"]
+__all__ = ["Accumulator", "ShellStatistics", "inverse_transform", "shell_statistics", "wiener_reconstruct"]
 
 FIRST_REGULARISED_SHELL = 5
 WEIGHT_FLOOR = 1e-3
@@ -202,12 +202,30 @@ def wiener_reconstruct(
     den = np.maximum(den, WEIGHT_FLOOR * mean[ring])
     half = np.zeros(accumulator.data.shape, np.complex128)
     half[inside] = np.where(den > 0, accumulator.data[inside] / np.where(den > 0, den, 1), 0)
-    half *= centre_signs(r_max, dims)
-    m = 2 * int(np.ceil(n * pad / 2))
-    full = scipy.fft.irfftn(paste_half(half, r_max, m), s=(m,) * dims, workers=1)
-    lo = m // 2 - n // 2
-    out = full[(slice(lo, lo + n),) * dims] * n**2
-    return (_sphere(out, n) if sphere else out) / sinc_squared(n, pad, dims)
+    return inverse_transform(half, r_max, n, pad, sphere) / sinc_squared(n, pad, dims)
+
+
+def inverse_transform(half: np.ndarray, r_max: int, box: int, padding: float, sphere: bool = True) -> np.ndarray:
+    """Map of a padded half transform, without division by the transform of the interpolation's kernel.
+
+    Parameters
+    ----------
+    half : complex
+        ``[z, y, x >= 0]`` (no z for averages) in the layout of :class:`Accumulator`, scaled as its ``data / weight``.
+    r_max, box, padding : int, int, float
+    sphere : bool
+        Replace what lies outside the inscribed sphere by its mean.
+
+    Returns
+    -------
+    (N, N, N) or (N, N) float64
+    """
+    dims = half.ndim
+    m = 2 * int(np.ceil(box * padding / 2))
+    full = scipy.fft.irfftn(paste_half(half * centre_signs(r_max, dims), r_max, m), s=(m,) * dims, workers=1)
+    lo = m // 2 - box // 2
+    out = full[(slice(lo, lo + box),) * dims] * box**2
+    return _sphere(out, box) if sphere else out
 
 
 def _sphere(map_: np.ndarray, n: int, edge: float = 3.0) -> np.ndarray:
