@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -68,6 +68,7 @@ class StepContext:
     coarse_step: float
     """Coarse angular step in degrees that sets the coarse window."""
     references: list[FourierReference] = field(default_factory=list)
+    step_type: ClassVar[type[ExpectationStep]] = ExpectationStep
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -115,7 +116,7 @@ class StepContext:
             adaptive_fraction=s.adaptive_fraction, max_significant=s.max_significant, align=s.align, compat=s.compat,
             coarse_window=coarse,
         )
-        return ExpectationStep(m, self.sampling, self.references, preparations, options)
+        return self.step_type(m, self.sampling, self.references, preparations, options)
 
     def prepare(self, particles: np.ndarray) -> Block:
         """Read and prepare particles of one optics group."""
