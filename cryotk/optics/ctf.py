@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import factorial
 
-import numba
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -129,14 +128,6 @@ def odd_phase(group: OpticsGroup, frequencies: np.ndarray) -> np.ndarray:
     return out
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
-def _gamma_kernel(xx, xy, yy, fourth, even, axx, axy, ayy, constant, k1, k2, out):
-    for i in range(out.shape[0]):
-        a, b, c, d = k1 * axx[i], 2 * k1 * axy[i], k1 * ayy[i], constant[i]
-        for p in range(out.shape[1]):
-            out[i, p] = a * xx[p] + b * xy[p] + c * yy[p] + k2 * fourth[p] + d + even[p]
-
-
 def gamma(
     group: OpticsGroup,
     frequencies: np.ndarray,
@@ -161,6 +152,8 @@ def gamma(
     -------
     (n, P) float64, radians.
     """
+    from cryotk.optics.ctf_loops import gamma_loop
+
     x, y = _corrected(group, frequencies)
     du, dv, az, ph = np.broadcast_arrays(
         *(np.atleast_1d(np.asarray(v, float)) for v in (defocus_u, defocus_v, defocus_angle, phase_shift))
@@ -170,30 +163,12 @@ def gamma(
     constant = -np.radians(ph) - np.arctan(q0 / np.sqrt(1 - q0 * q0))
     u2 = x * x + y * y
     out = np.empty((len(du), len(x)))
-    _gamma_kernel(
+    gamma_loop(
         x * x, x * y, y * y, u2 * u2, even_phase(group, frequencies),
         -(du * c * c + dv * s * s), -(du - dv) * s * c, -(du * s * s + dv * c * c),
         constant, np.pi * lam, np.pi / 2 * group.spherical_aberration * 1e7 * lam**3, out,
     )
     return out
-
-
-@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
-def _finish_kernel(phase, u2, b_factor, scale, intact, flip, out):
-    half_pi = np.pi / 2
-    for i in range(out.shape[0]):
-        b, s = -b_factor[i] / 4, scale[i]
-        for p in range(out.shape[1]):
-            g = phase[i, p]
-            v = 1.0 if intact and abs(g) < half_pi else -np.sin(g)
-            if b != 0.0:
-                v *= np.exp(b * u2[p])
-            if flip:
-                v = 1.0 if v >= 0 else -1.0
-            v *= s
-            if abs(v) < 1e-8:
-                v = 1e-8 if v >= 0 else -1e-8
-            out[i, p] = v
 
 
 def ctf(
@@ -232,13 +207,15 @@ def ctf(
     -------
     (n, P) float32
     """
+    from cryotk.optics.ctf_loops import ctf_loop
+
     phase = gamma(group, frequencies, defocus_u, defocus_v, defocus_angle, phase_shift)
     x, y = _corrected(group, frequencies)
     n = len(phase)
     b = np.broadcast_to(np.asarray(b_factor, float), (n,))
     s = np.broadcast_to(np.asarray(scale, float), (n,))
     out = np.empty(phase.shape, np.float32)
-    _finish_kernel(phase, x * x + y * y, np.ascontiguousarray(b), np.ascontiguousarray(s), intact_first_peak, phase_flip_only, out)
+    ctf_loop(phase, x * x + y * y, np.ascontiguousarray(b), np.ascontiguousarray(s), intact_first_peak, phase_flip_only, out)
     return out
 
 

@@ -48,7 +48,7 @@ print([m for m in {HEAVY} if m in sys.modules])
     assert run(code, tmp_path).splitlines()[-1] == "[]"
 
 
-def test_opening_particles_loads_no_screens(tmp_path):
+def test_opening_particles_loads_no_screens_and_no_compiler(tmp_path):
     code = f"""
 import sys, numpy as np, cryotk as ctk
 ctk.write_stack(np.ones((2, 8, 8), 'f4'), 'a.mrcs', pixel_size=2.0)
@@ -56,7 +56,7 @@ open('a.star', 'w').write('data_optics\\n\\nloop_\\n_rlnOpticsGroup #1\\n_rlnIma
     'data_particles\\n\\nloop_\\n_rlnImageName #1\\n_rlnOpticsGroup #2\\n1@a.mrcs 1\\n2@a.mrcs 1\\n')
 p = ctk.open_particles('a.star')
 repr(p), p._repr_html_()
-print([m for m in {GUI} if m in sys.modules])
+print([m for m in {[*GUI, 'numba']} if m in sys.modules])
 """
     assert run(code, tmp_path) == "[]"
 
