@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import time
-import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from cryotk.data import Convergence, Iteration, RefinementModel, SamplingSettings, open_particles
-from cryotk.errors import DataWarning, SettingsError
-from cryotk.jobs.bookkeeping import assignments_dataset, changes, estimate_model_accuracy, next_perturbation
-from cryotk.jobs.iterative import IterativeJob
+from cryotk.data import Convergence, Iteration, RefinementModel, SamplingSettings
+from cryotk.errors import SettingsError
+from cryotk.jobs.bookkeeping import changes, estimate_model_accuracy, next_perturbation
 from cryotk.jobs.maximization import MaximizationSettings, maximize
-from cryotk.jobs.particle_set import ParticleSet
-from cryotk.jobs.posterior_view import PosteriorMixin
+from cryotk.jobs.refinement_job import RefinementJob, RefinementSettings, draw_seed
 from cryotk.jobs.start import initial_averages, initial_noise, initial_resolution_shell
-from cryotk.jobs.step import Expectation, Particles, StepContext, StepSettings, run_expectation
+from cryotk.jobs.step import Expectation, StepContext, StepSettings
 from cryotk.jobs.updates import next_image_size, round_int
 
 if TYPE_CHECKING:
@@ -30,10 +25,8 @@ __all__ = ["Class2D", "Class2DSettings"]
 ITERATION_0 = 0
 
 
-class Class2DSettings(BaseModel):
+class Class2DSettings(RefinementSettings):
     """Settings of :class:`Class2D`, checked at once. Defaults are those of RELION's window."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     n_classes: int = Field(ge=1, le=100_000)
     mask_diameter: float = Field(200.0, gt=0)
@@ -55,15 +48,7 @@ class Class2DSettings(BaseModel):
     padding: float = Field(2.0, ge=1, le=4)
 
 
-def _check(values: dict[str, Any]) -> Class2DSettings:
-    try:
-        return Class2DSettings(**values)
-    except ValidationError as error:
-        parts = [f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()]
-        raise SettingsError("Class2D: " + "; ".join(parts)) from None
-
-
-class Class2D(PosteriorMixin, IterativeJob):
+class Class2D(RefinementJob):
     """2D class averages by expectation-maximisation.
 
     Parameters
@@ -105,6 +90,7 @@ class Class2D(PosteriorMixin, IterativeJob):
     Scheres, S.H.W. (2012) J. Mol. Biol. 415, 406-418; J. Struct. Biol. 180, 519-530.
     """
 
+    settings_type: ClassVar[type[RefinementSettings]] = Class2DSettings
     settings: Class2DSettings
 
     def __init__(
@@ -128,29 +114,12 @@ class Class2D(PosteriorMixin, IterativeJob):
         device: str = "auto",
         **expert: Any,
     ) -> None:
-        super().__init__()
-        if seed is None:
-            seed = int(np.random.SeedSequence().generate_state(1)[0] % 2**31)
+        seed = draw_seed(seed)
         values = {k: v for k, v in locals().items() if k in Class2DSettings.model_fields} | expert
-        self.settings = _check(values)
-        self.particles = open_particles(particles)
-        self.data = ParticleSet.from_dataset(self.particles, do_ctf=do_ctf)
-        self._check_device(device)
-        n = self.particles.sizes["particle"]
+        super().__init__(particles, **values)
+        n = self.data.n
         if n_classes > n:
             raise SettingsError(f"n_classes = {n_classes} for {n} particles: use at most one class per particle")
-        optics = self.data.optics[0]
-        if mask_diameter > optics.box_size * optics.pixel_size:
-            raise SettingsError(
-                f"mask_diameter = {mask_diameter:g} Å is larger than the box, {optics.box_size * optics.pixel_size:.0f} Å"
-            )
-        self._state = Particles(self.data.poses.copy(), self.data.shifts.copy(), self.data.norm.copy())
-
-    def _check_device(self, device: str) -> None:
-        if device not in ("auto", "cpu") and not device.startswith("cuda"):
-            raise SettingsError(f"device = {device!r}: use 'auto', 'cpu' or 'cuda'")
-        if device.startswith("cuda"):
-            raise SettingsError("device='cuda': Class2D runs on the CPU in this version; use device='auto'")
 
     @property
     def n_iterations(self) -> int:
@@ -196,14 +165,7 @@ class Class2D(PosteriorMixin, IterativeJob):
             # images that carry norms of an earlier run start at their mean
             norm_average=1.0 if s.compat == "relion" else float(data.norm.mean()),
         )
-        sampling = self._sampling(0, 0.0)
-        n = data.n
-        empty = assignments_dataset(
-            self.particles, np.zeros(n, int), self._state.poses, self._state.shifts, np.zeros(n), np.zeros(n, int), np.zeros(n),
-            self._state.norm[data.image_start[:-1]], np.zeros(n, bool),
-        )
-        numbers = {"resolution": model.current_resolution, "image_size": 0.0, "sigma_offset": model.sigma_offset}
-        return Iteration(0, model, sampling, Convergence(), empty, numbers, source="cryotk Class2D", particles=self.particles)
+        return self._start_iteration(model, self._sampling(0, 0.0))
 
     def step_settings(self) -> StepSettings:
         """How images are compared with references."""
@@ -224,14 +186,8 @@ class Class2D(PosteriorMixin, IterativeJob):
         step = current.sampling.psi_step / 2
         return StepContext(m, sampling, self.step_settings(), self.data, self._state, size, 2 * step)
 
-    def _expectation(self, on_block: Callable[[int], None]) -> Expectation:
-        clock = time.perf_counter()
-        e = run_expectation(self._context(), threads=self.threads, stop=self._stop, on_block=on_block)
-        e.seconds["total"] = time.perf_counter() - clock
-        return e
-
-    def _maximization(self, e: Expectation) -> Iteration:
-        s, previous, clock = self.settings, self.current, time.perf_counter()
+    def _maximize(self, e: Expectation) -> tuple[RefinementModel, np.ndarray, Convergence, dict[str, float]]:
+        s, previous = self.settings, self.current
         model, norm = maximize(
             e,
             MaximizationSettings(
@@ -239,138 +195,51 @@ class Class2D(PosteriorMixin, IterativeJob):
                 center_limit_px=s.offset_range_px, align=s.align, compat=s.compat,
             ),
         )
-        number = previous.number + 1
-        accuracy = estimate_model_accuracy(e.context, e.poses, np.random.default_rng([s.seed, number, 1]))
+        accuracy = estimate_model_accuracy(e.context, e.poses, np.random.default_rng([s.seed, previous.number + 1, 1]))
         model.accuracy_rotation, model.accuracy_translation = accuracy
         old = self._state
         moved = changes(previous.assignments["class_number"].values, e.class_number, old.poses, e.poses, old.shifts, e.shifts)
-        convergence = _advance(previous, model, moved)
-        if e.flagged.any():
-            warnings.warn(
-                f"{int(e.flagged.sum())} particles were left out of iteration {number}: their images are empty, not finite, "
-                "or no pose is likely; see assignments.flagged",
-                DataWarning,
-                stacklevel=4,
-            )
-        self._state = Particles(e.poses, e.shifts, norm)
-        numbers = {
-            "resolution": model.current_resolution,
-            "image_size": float(e.context.size),
-            "average_p_max": model.average_p_max,
-            "mean_significant": float(e.n_significant[~e.flagged].mean()) if (~e.flagged).any() else 0.0,
-            "changes_class": moved[0],
-            "changes_orientation": moved[1],
-            "changes_offset": moved[2],
-            "accuracy_rotation": convergence.accuracy_rotation,
-            "accuracy_translation": convergence.accuracy_translation,
-            "sigma_offset": model.sigma_offset,
-            "log_likelihood": model.log_likelihood,
-            "flagged": float(e.flagged.sum()),
-            "seconds": e.seconds.get("total", 0.0) + time.perf_counter() - clock,
-        }
-        table = assignments_dataset(
-            self.particles, e.class_number, e.poses, e.shifts, e.p_max, e.n_significant, e.log_likelihood,
-            norm[self.data.image_start[:-1]], e.flagged,
-        )
-        return Iteration(number, model, e.context.sampling_settings, convergence, table, numbers, "cryotk Class2D", self.particles)
+        return model, norm, _advance(previous, model, moved), {}
 
     # -- files ---------------------------------------------------------------------------------------------------
 
-    def _write(self, directory: Path, iteration: Iteration) -> None:
-        from cryotk.jobs.class2d_files import write_class2d
-
-        write_class2d(self, directory, iteration)
+    def _optimiser_entries(self) -> dict[str, Any]:
+        s = self.settings
+        return {
+            "rlnNumberOfIterations": s.n_iterations, "rlnRandomSeed": s.seed, "rlnParticleDiameter": float(s.mask_diameter),
+            "rlnDoZeroMask": s.zero_mask, "rlnHighresLimitExpectation": float(s.resolution_limit or -1.0),
+            "rlnTau2FudgeArg": float(s.tau2_fudge), "rlnDoSkipAlign": not s.align, "rlnDoCorrectCtf": s.do_ctf,
+            "rlnDoCenterClasses": s.center_classes, "rlnDoIgnoreCtfUntilFirstPeak": s.ctf_intact_first_peak,
+        }  # fmt: skip
 
     @classmethod
-    def resume(cls, path: str | Path, particles: Any = None, **changes: Any) -> Class2D:
-        """Go on from a saved run: a directory of ours (to the same bits) or RELION's ``_optimiser.star``.
-
-        Parameters
-        ----------
-        path : path
-            Directory given to :meth:`save`, a checkpoint in it, or a RELION optimiser file.
-        particles : Dataset or path, optional
-            Where the particles are now; by default where they were.
-        **changes
-            Settings to change.
-        """
-        from cryotk.jobs.class2d_files import resume_class2d
-
-        return resume_class2d(cls, Path(path), particles, changes)
-
-    def _norm_of(self, iteration: Iteration) -> np.ndarray:
-        """Normalisation of every image after an iteration (a particle's images may differ)."""
-        if (self.iterations and iteration is self.iterations[-1]) or len(self._state.norm) != self.data.n:
-            return self._state.norm
-        return np.asarray(iteration.assignments["norm_correction"].values, float)
-
-    def _restore_state(self, iteration: Iteration, norm: np.ndarray) -> None:
-        a = iteration.assignments
-        poses = np.stack([a[f"angle_{x}"].values for x in ("rot", "tilt", "psi")], -1)
-        self._state = Particles(poses, np.stack([a["shift_x"].values, a["shift_y"].values], -1), np.asarray(norm, float))
-
-    def _adopt(self, iteration: Iteration) -> None:
-        """Take poses, offsets and norms of an iteration read from elsewhere, matched by image name when possible."""
-        import xarray as xr
-
-        a = iteration.assignments
-        n = self.data.n
-        if a.sizes.get("particle", 0) and "image_name" in a and "image_name" in self.particles:
-            rows = {_image_key(v): i for i, v in enumerate(a["image_name"].values)}
-            try:
-                index = np.array([rows[_image_key(v)] for v in self.particles["image_name"].values])
-            except KeyError as error:
-                raise SettingsError(f"particle image {error.args[0]} is not in {iteration.source}'s data file") from None
-            a = a.isel(particle=index)
-        elif a.sizes.get("particle", 0) != n:
-            raise SettingsError(f"{iteration.source} has {a.sizes.get('particle', 0)} particles, the given set {n}")
-
-        def column(name: str, default: float) -> np.ndarray:
-            return np.asarray(a[name].values, float) if name in a else np.full(n, default)
-
-        state = Particles(
-            np.stack([column(f"angle_{x}", 0) for x in ("rot", "tilt", "psi")], -1),
-            np.stack([column("shift_x", 0), column("shift_y", 0)], -1),
-            np.where(column("norm_correction", 1) > 0, column("norm_correction", 1), 1.0),
-        )
-        self._state = state
-        iteration.assignments = assignments_dataset(
-            self.particles, column("class_number", 0).astype(int), state.poses, state.shifts, column("max_probability", 0),
-            column("n_significant", 0).astype(int), column("log_likelihood", 0), state.norm, np.zeros(n, bool),
-        )
-        assert isinstance(iteration.assignments, xr.Dataset)
-
-    def branch(self, **changes: Any) -> Class2D:
-        """Return a new job from the same state with other settings, e.g. ``job.branch(tau2_fudge=4)``."""
-        values = self.settings.model_dump() | changes
-        if values["n_classes"] != self.settings.n_classes:
-            raise SettingsError("a branch keeps the classes: start a new Class2D for another n_classes")
-        new = Class2D(self.particles, **values)
-        new.iterations = list(self.iterations)
-        new._state = Particles(self._state.poses.copy(), self._state.shifts.copy(), self._state.norm.copy())
-        return new
-
-    def estimate(self) -> dict[str, float]:
-        """Memory (bytes), disk (bytes per iteration) and time (seconds) of one iteration, before running it."""
-        from cryotk.jobs.bookkeeping import estimate_resources
-
-        return estimate_resources(self)
+    def _settings_from_relion(cls, path: Path, it: Iteration) -> dict[str, Any]:
+        if it.model.is_3d:
+            raise SettingsError(f"{path} is a 3D refinement; Class2D goes on from 2D classifications")
+        optimiser, a = it.optimiser, it.model.pixel_size
+        values: dict[str, Any] = {
+            "n_classes": it.model.n_classes,
+            "mask_diameter": float(optimiser.get("rlnParticleDiameter", 200)),
+            "tau2_fudge": it.model.tau2_fudge,
+            "n_iterations": int(optimiser.get("rlnNumberOfIterations", 25)),
+            "psi_step": it.sampling.psi_step / 2,
+            "offset_range_px": it.sampling.offset_range / a,
+            "offset_step_px": it.sampling.offset_step / a / 2,
+            "do_ctf": bool(int(optimiser.get("rlnDoCorrectCtf", 1))),
+            "zero_mask": bool(int(optimiser.get("rlnDoZeroMask", 1))),
+            "center_classes": bool(int(optimiser.get("rlnDoCenterClasses", 0))),
+            "align": not bool(int(optimiser.get("rlnDoSkipAlign", 0))),
+            "ctf_intact_first_peak": bool(int(optimiser.get("rlnDoIgnoreCtfUntilFirstPeak", 0))),
+            "seed": int(optimiser.get("rlnRandomSeed", 0)),
+        }
+        limit = float(optimiser.get("rlnHighresLimitExpectation", -1))
+        if limit > 0:
+            values["resolution_limit"] = limit
+        return values
 
     def __repr__(self) -> str:
         s = self.settings
-        state = "running" if self.running else ("not started" if not self.iterations else f"iteration {self.iteration}")
-        return f"<Class2D: {self.data.n} particles, {s.n_classes} classes, T = {s.tau2_fudge:g}, {state} of {s.n_iterations}>"
-
-    def _repr_html_(self) -> str:
-        from cryotk.jobs.reprs import job_html
-
-        return job_html(self)
-
-
-def _image_key(name: object) -> str:
-    """Image name without leading zeros, so that 000001@a and 00000001@a are one."""
-    number, at, file = str(name).partition("@")
-    return f"{int(number)}@{file}" if at else number
+        return f"<Class2D: {self.data.n} particles, {s.n_classes} classes, T = {s.tau2_fudge:g}, {self._status} of {s.n_iterations}>"
 
 
 def _advance(previous: Iteration, model: RefinementModel, moved: tuple[float, float, float]) -> Convergence:

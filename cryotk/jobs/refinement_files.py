@@ -1,4 +1,4 @@
-"""Class2D on disk: RELION's files and one exact checkpoint per iteration; both ways back."""
+"""Refinements on disk: RELION's files and one exact checkpoint per iteration; both ways back."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import warnings
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -18,29 +18,24 @@ from cryotk.io.relion_refinement import open_iteration
 from cryotk.io.relion_write import write_iteration
 
 if TYPE_CHECKING:
-    from cryotk.jobs.class2d import Class2D
+    from cryotk.jobs.refinement_job import RefinementJob
 
-__all__ = ["resume_class2d", "write_class2d"]
+__all__ = ["resume_refinement", "write_refinement"]
 
-KIND = "Class2D"
+Job = TypeVar("Job", bound="RefinementJob")
 
 
 def _plain(value: Any) -> dict[str, Any]:
     return {f.name: getattr(value, f.name) for f in fields(value)}
 
 
-def write_class2d(job: Class2D, directory: Path, iteration: Iteration) -> None:
+def write_refinement(job: RefinementJob, directory: Path, iteration: Iteration) -> None:
     """Write one iteration; the checkpoint comes last and makes it count."""
     a, s = iteration.assignments, job.settings
     table = job.particles.drop_vars("images", errors="ignore")
     # entries of the RELION run that this goes on from stay, ours win
     inherited = next((it.optimiser for it in job.iterations if it.optimiser), {})
-    optimiser = inherited | {
-        "rlnNumberOfIterations": s.n_iterations, "rlnRandomSeed": s.seed, "rlnParticleDiameter": float(s.mask_diameter),
-        "rlnDoZeroMask": s.zero_mask, "rlnHighresLimitExpectation": float(s.resolution_limit or -1.0),
-        "rlnTau2FudgeArg": float(s.tau2_fudge), "rlnDoSkipAlign": not s.align, "rlnDoCorrectCtf": s.do_ctf,
-        "rlnDoCenterClasses": s.center_classes, "rlnDoIgnoreCtfUntilFirstPeak": s.ctf_intact_first_peak,
-    }  # fmt: skip
+    optimiser = inherited | job._optimiser_entries()
     project = job.particles.attrs.get("project_dir")
     write_iteration(directory, iteration, particles=table, settings=optimiser, project_dir=project)
     state = {
@@ -59,8 +54,9 @@ def write_class2d(job: Class2D, directory: Path, iteration: Iteration) -> None:
         "n_particles": job.data.n,
         "names": _names_digest(job.particles),
         "ctf": _ctf_digest(job),
+        "extra": job._extra_state() if iteration is job.iterations[-1] else {},
     }
-    checkpoint.save(directory / f"run_it{iteration.number:03d}.checkpoint", state, KIND)
+    checkpoint.save(directory / f"run_it{iteration.number:03d}.checkpoint", state, type(job).__name__)
 
 
 def _bare(name: object) -> str:
@@ -76,7 +72,7 @@ def _names_digest(particles: Any) -> str:
     return hashlib.sha256("\n".join(_bare(v) for v in particles["image_name"].values).encode()).hexdigest()
 
 
-def _ctf_digest(job: Class2D) -> str:
+def _ctf_digest(job: RefinementJob) -> str:
     """Digest of what describes the images apart from their pixels."""
     sha = hashlib.sha256()
     for f in fields(job.data.columns):
@@ -85,7 +81,7 @@ def _ctf_digest(job: Class2D) -> str:
     return sha.hexdigest()
 
 
-def _load_iteration(state: dict[str, Any], particles: Any) -> Iteration:
+def _load_iteration(state: dict[str, Any], particles: Any, source: str) -> Iteration:
     import xarray as xr
 
     units = state["units"]
@@ -94,18 +90,21 @@ def _load_iteration(state: dict[str, Any], particles: Any) -> Iteration:
     model = RefinementModel(**parts)
     return Iteration(
         int(state["number"]), model, SamplingSettings(**state["sampling"]), Convergence(**state["convergence"]), assignments,
-        state["numbers"], "cryotk Class2D", particles, optimiser=state["optimiser"],
+        state["numbers"], source, particles, optimiser=state["optimiser"],
     )
 
 
-def resume_class2d(cls: type[Class2D], path: Path, particles: Any, changes: dict[str, Any]) -> Class2D:
+def resume_refinement(cls: type[Job], path: Path, particles: Any, changes: dict[str, Any]) -> Job:
     """Make a job from a saved run of ours, or from RELION's optimiser file."""
     if path.suffix == ".star":
         return _resume_relion(cls, path, particles, changes)
-    newest = checkpoint.latest(path, KIND) if path.is_dir() else path
-    state = checkpoint.load(newest, KIND)
+    kind = cls.__name__
+    newest = checkpoint.latest(path, kind) if path.is_dir() else path
+    state = checkpoint.load(newest, kind)
     opened = _particles_of(newest, state, particles)
-    job = cls(opened, **(state["settings"] | changes))
+    last = _load_iteration(state, opened, f"cryotk {kind}")
+    job = cls._remake(opened, state["settings"] | changes, last)
+    last.particles = job.particles
     if _ctf_digest(job) != state["ctf"]:
         text = f"{newest}: the particles' CTF, groups or optics are not those of the run"
         if particles is None:
@@ -116,12 +115,12 @@ def resume_class2d(cls: type[Class2D], path: Path, particles: Any, changes: dict
         if file.name == newest.name:
             break
         try:
-            job.iterations.append(_load_iteration(checkpoint.load(file, KIND), job.particles))
+            job.iterations.append(_load_iteration(checkpoint.load(file, kind), job.particles, job.source))
         except CheckpointError as error:
             warnings.warn(f"left out of the history: {error}", DataWarning, stacklevel=4)
-    last = _load_iteration(state, job.particles)
     job.iterations.append(last)
     job._restore_state(last, state["norm"])
+    job._restore_extra(state.get("extra", {}))
     if path.is_dir():
         job._directory = folder
     return job
@@ -155,44 +154,21 @@ def _particles_of(newest: Path, state: dict[str, Any], particles: Any) -> Any:
     )
 
 
-def _resume_relion(cls: type[Class2D], path: Path, particles: Any, changes: dict[str, Any]) -> Class2D:
+def _resume_relion(cls: type[Job], path: Path, particles: Any, changes: dict[str, Any]) -> Job:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)
         it = open_iteration(path)
-    optimiser = it.optimiser
-    if not optimiser:
+    if not it.optimiser:
         raise SettingsError(f"{path}: give RELION's _optimiser.star, which names all other files")
-    if it.model.is_3d:
-        raise SettingsError(f"{path} is a 3D refinement; Class2D goes on from 2D classifications")
+    values = cls._settings_from_relion(path, it)
     if not np.any(it.model.references):
-        stack = f"{path.name.partition('_optimiser')[0]}_classes.mrcs"
-        raise MissingFileError(f"{path}: the class images it names are not there; copy {stack} beside it")
+        stem = path.name.partition("_optimiser")[0]
+        maps = f"{stem}_class001.mrc and the others" if it.model.is_3d else f"{stem}_classes.mrcs"
+        raise MissingFileError(f"{path}: the class images it names are not there; copy {maps} beside it")
     from cryotk.data import open_particles
 
-    where = particles
-    if where is None:
-        where = _data_path(path, optimiser)
-    opened = open_particles(where)
-    a = it.model.pixel_size
-    values: dict[str, Any] = {
-        "n_classes": it.model.n_classes,
-        "mask_diameter": float(optimiser.get("rlnParticleDiameter", 200)),
-        "tau2_fudge": it.model.tau2_fudge,
-        "n_iterations": int(optimiser.get("rlnNumberOfIterations", 25)),
-        "psi_step": it.sampling.psi_step / 2,
-        "offset_range_px": it.sampling.offset_range / a,
-        "offset_step_px": it.sampling.offset_step / a / 2,
-        "do_ctf": bool(int(optimiser.get("rlnDoCorrectCtf", 1))),
-        "zero_mask": bool(int(optimiser.get("rlnDoZeroMask", 1))),
-        "center_classes": bool(int(optimiser.get("rlnDoCenterClasses", 0))),
-        "align": not bool(int(optimiser.get("rlnDoSkipAlign", 0))),
-        "ctf_intact_first_peak": bool(int(optimiser.get("rlnDoIgnoreCtfUntilFirstPeak", 0))),
-        "seed": int(optimiser.get("rlnRandomSeed", 0)),
-    }
-    limit = float(optimiser.get("rlnHighresLimitExpectation", -1))
-    if limit > 0:
-        values["resolution_limit"] = limit
-    job = cls(opened, **(values | changes))
+    opened = open_particles(_data_path(path, it.optimiser) if particles is None else particles)
+    job = cls._remake(opened, values | changes, it)
     _match_groups(it.model, job)
     it.particles = job.particles
     job.iterations.append(it)
@@ -208,7 +184,7 @@ def _data_path(path: Path, optimiser: Any) -> Path:
     return found
 
 
-def _match_groups(model: RefinementModel, job: Class2D) -> None:
+def _match_groups(model: RefinementModel, job: RefinementJob) -> None:
     """Scales of RELION's groups in the order of ours."""
     known = dict(zip(model.group_names, np.asarray(model.group_scales, float), strict=False))
     model.group_scales = np.array([known.get(n, 1.0) for n in job.data.group_names])

@@ -1,0 +1,275 @@
+"""What Class2D, Class3D, InitialModel and Refine3D share: one particle set, one model, an iteration's bookkeeping, files."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cryotk.data import Convergence, Iteration, RefinementModel, open_particles
+from cryotk.errors import DataWarning, SettingsError
+from cryotk.jobs.bookkeeping import assignments_dataset
+from cryotk.jobs.iterative import IterativeJob
+from cryotk.jobs.particle_set import ParticleSet
+from cryotk.jobs.posterior_view import PosteriorMixin
+from cryotk.jobs.step import Expectation, Particles, StepContext, run_expectation
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["RefinementJob", "RefinementSettings", "draw_seed"]
+
+
+class RefinementSettings(BaseModel):
+    """Base of a job's settings: frozen, checked at once, no unknown names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def draw_seed(seed: int | None) -> int:
+    """Return the given seed, or a new one."""
+    return int(np.random.SeedSequence().generate_state(1)[0] % 2**31) if seed is None else seed
+
+
+class RefinementJob(PosteriorMixin, IterativeJob):
+    """A refinement of one particle set against a :class:`~cryotk.data.RefinementModel`.
+
+    A job defines ``settings_type``, ``_initialise``, ``_context``, ``_maximize``, ``step_settings``, and for its files
+    ``_optimiser_entries`` and ``_settings_from_relion``.
+    """
+
+    settings_type: ClassVar[type[RefinementSettings]]
+    settings: Any
+    data: ParticleSet
+    _state: Particles
+
+    def __init__(self, particles: xr.Dataset | str | Path, **values: Any) -> None:
+        super().__init__()
+        self.settings = self._checked(values)
+        self.particles = open_particles(particles)
+        self.data = ParticleSet.from_dataset(self.particles, do_ctf=getattr(self.settings, "do_ctf", True))
+        self._check_device(self.settings.device)
+        optics, diameter = self.data.optics[0], self.settings.mask_diameter
+        if diameter > optics.box_size * optics.pixel_size:
+            raise SettingsError(
+                f"mask_diameter = {diameter:g} Å is larger than the box, {optics.box_size * optics.pixel_size:.0f} Å"
+            )
+        self._state = Particles(self.data.poses.copy(), self.data.shifts.copy(), self.data.norm.copy())
+
+    @classmethod
+    def _checked(cls, values: dict[str, Any]) -> Any:
+        try:
+            return cls.settings_type(**values)
+        except ValidationError as error:
+            parts = [f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()]
+            raise SettingsError(f"{cls.__name__}: " + "; ".join(parts)) from None
+
+    def _check_device(self, device: str) -> None:
+        if device not in ("auto", "cpu") and not device.startswith("cuda"):
+            raise SettingsError(f"device = {device!r}: use 'auto', 'cpu' or 'cuda'")
+        if device.startswith("cuda"):
+            raise SettingsError(f"device='cuda': {type(self).__name__} runs on the CPU in this version; use device='auto'")
+
+    @property
+    def source(self) -> str:
+        """What iterations of this job say they come from."""
+        return f"cryotk {type(self).__name__}"
+
+    # -- one iteration -------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _context(self) -> StepContext:
+        """Everything the next expectation needs."""
+
+    def _expectation(self, on_block: Callable[[int], None]) -> Expectation:
+        clock = time.perf_counter()
+        e = run_expectation(self._context(), threads=self.threads, stop=self._stop, on_block=on_block)
+        e.seconds["total"] = time.perf_counter() - clock
+        return e
+
+    @abstractmethod
+    def _maximize(self, e: Expectation) -> tuple[RefinementModel, np.ndarray, Convergence, dict[str, float]]:
+        """Model, normalisation of each image, convergence and numbers of the job's own after an expectation."""
+
+    def _make_iteration(
+        self, e: Expectation, model: RefinementModel, convergence: Convergence, table: xr.Dataset, numbers: dict[str, float]
+    ) -> Iteration:
+        return Iteration(
+            self.current.number + 1, model, e.context.sampling_settings, convergence, table, numbers, self.source, self.particles
+        )
+
+    def _maximization(self, e: Expectation) -> Iteration:
+        previous, clock = self.current, time.perf_counter()
+        model, norm, convergence, own = self._maximize(e)
+        if e.flagged.any():
+            warnings.warn(
+                f"{int(e.flagged.sum())} particles were left out of iteration {previous.number + 1}: their images are empty, not "
+                "finite, or no pose is likely; see assignments.flagged",
+                DataWarning,
+                stacklevel=4,
+            )
+        numbers = {
+            "resolution": model.current_resolution,
+            "image_size": float(e.context.size),
+            "average_p_max": model.average_p_max,
+            "mean_significant": float(e.n_significant[~e.flagged].mean()) if (~e.flagged).any() else 0.0,
+            "changes_class": convergence.changes_class,
+            "changes_orientation": convergence.changes_orientation,
+            "changes_offset": convergence.changes_offset,
+            "accuracy_rotation": convergence.accuracy_rotation,
+            "accuracy_translation": convergence.accuracy_translation,
+            "sigma_offset": model.sigma_offset,
+            "log_likelihood": model.log_likelihood,
+            "flagged": float(e.flagged.sum()),
+        } | own  # fmt: skip
+        numbers["seconds"] = e.seconds.get("total", 0.0) + time.perf_counter() - clock
+        table = self._table(e, norm)
+        new = self._make_iteration(e, model, convergence, table, numbers)
+        self._state = Particles(e.poses, e.shifts, norm)
+        return new
+
+    def _table(self, e: Expectation, norm: np.ndarray) -> xr.Dataset:
+        return assignments_dataset(
+            self.particles, e.class_number, e.poses, e.shifts, e.p_max, e.n_significant, e.log_likelihood,
+            norm[self.data.image_start[:-1]], e.flagged,
+        )
+
+    def _start_table(self) -> xr.Dataset:
+        """Assignments of iteration 0."""
+        n = self.data.n
+        return assignments_dataset(
+            self.particles, np.zeros(n, int), self._state.poses, self._state.shifts, np.zeros(n), np.zeros(n, int), np.zeros(n),
+            self._state.norm[self.data.image_start[:-1]], np.zeros(n, bool),
+        )
+
+    def _start_iteration(self, model: RefinementModel, sampling: Any, **more: Any) -> Iteration:
+        numbers = {"resolution": model.current_resolution, "image_size": 0.0, "sigma_offset": model.sigma_offset}
+        return Iteration(
+            0, model, sampling, Convergence(), self._start_table(), numbers, source=self.source, particles=self.particles, **more
+        )
+
+    # -- files ---------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _optimiser_entries(self) -> dict[str, Any]:
+        """Entries of RELION's optimiser file that are settings."""
+
+    @classmethod
+    @abstractmethod
+    def _settings_from_relion(cls, path: Path, it: Iteration) -> dict[str, Any]:
+        """Settings, as arguments of the constructor, of an iteration of RELION; refuses what the job cannot go on from."""
+
+    def _extra_state(self) -> dict[str, Any]:
+        """More than model and assignments that the next iteration needs (arrays and plain values), for the checkpoint."""
+        return {}
+
+    def _restore_extra(self, extra: dict[str, Any]) -> None:
+        """Take back what :meth:`_extra_state` gave."""
+
+    def _write(self, directory: Path, iteration: Iteration) -> None:
+        from cryotk.jobs.refinement_files import write_refinement
+
+        write_refinement(self, directory, iteration)
+
+    @classmethod
+    def resume(cls, path: str | Path, particles: Any = None, **changes: Any) -> Self:
+        """Go on from a saved run: a directory of ours (to the same bits) or RELION's ``_optimiser.star``.
+
+        Parameters
+        ----------
+        path : path
+            Directory given to :meth:`save`, a checkpoint in it, or a RELION optimiser file.
+        particles : Dataset or path, optional
+            Where the particles are now; by default where they were.
+        **changes
+            Settings to change.
+        """
+        from cryotk.jobs.refinement_files import resume_refinement
+
+        return resume_refinement(cls, Path(path), particles, changes)
+
+    @classmethod
+    def _remake(cls, particles: Any, values: dict[str, Any], start: Iteration) -> Self:
+        """Make a job from saved settings; ``start`` is an iteration of the run, for jobs that take more than particles."""
+        return cls(particles, **values)
+
+    def _norm_of(self, iteration: Iteration) -> np.ndarray:
+        """Normalisation of every image after an iteration (a particle's images may differ)."""
+        if (self.iterations and iteration is self.iterations[-1]) or len(self._state.norm) != self.data.n:
+            return self._state.norm
+        return np.asarray(iteration.assignments["norm_correction"].values, float)
+
+    def _restore_state(self, iteration: Iteration, norm: np.ndarray) -> None:
+        a = iteration.assignments
+        poses = np.stack([a[f"angle_{x}"].values for x in ("rot", "tilt", "psi")], -1)
+        self._state = Particles(poses, np.stack([a["shift_x"].values, a["shift_y"].values], -1), np.asarray(norm, float))
+
+    def _adopt(self, iteration: Iteration) -> None:
+        """Take poses, offsets and norms of an iteration read from elsewhere, matched by image name when possible."""
+        a = iteration.assignments
+        n = self.data.n
+        if a.sizes.get("particle", 0) and "image_name" in a and "image_name" in self.particles:
+            rows = {_image_key(v): i for i, v in enumerate(a["image_name"].values)}
+            try:
+                index = np.array([rows[_image_key(v)] for v in self.particles["image_name"].values])
+            except KeyError as error:
+                raise SettingsError(f"particle image {error.args[0]} is not in {iteration.source}'s data file") from None
+            a = a.isel(particle=index)
+        elif a.sizes.get("particle", 0) != n:
+            raise SettingsError(f"{iteration.source} has {a.sizes.get('particle', 0)} particles, the given set {n}")
+
+        def column(name: str, default: float) -> np.ndarray:
+            return np.asarray(a[name].values, float) if name in a else np.full(n, default)
+
+        state = Particles(
+            np.stack([column(f"angle_{x}", 0) for x in ("rot", "tilt", "psi")], -1),
+            np.stack([column("shift_x", 0), column("shift_y", 0)], -1),
+            np.where(column("norm_correction", 1) > 0, column("norm_correction", 1), 1.0),
+        )
+        self._state = state
+        iteration.assignments = assignments_dataset(
+            self.particles, column("class_number", 0).astype(int), state.poses, state.shifts, column("max_probability", 0),
+            column("n_significant", 0).astype(int), column("log_likelihood", 0), state.norm, np.zeros(n, bool),
+        )
+
+    def branch(self, **changes: Any) -> Self:
+        """Return a new job from the same state with other settings, e.g. ``job.branch(tau2_fudge=4)``."""
+        values = self.settings.model_dump() | changes
+        if "n_classes" in values and values["n_classes"] != self.settings.n_classes:
+            raise SettingsError(f"a branch keeps the classes: start a new {type(self).__name__} for another n_classes")
+        new = self._remake(self.particles, values, self.iterations[0]) if self.iterations else self._unstarted(values)
+        new.iterations = list(self.iterations)
+        new._state = Particles(self._state.poses.copy(), self._state.shifts.copy(), self._state.norm.copy())
+        new._restore_extra(self._extra_state())
+        return new
+
+    def _unstarted(self, values: dict[str, Any]) -> Self:
+        """Make the same job with other settings before its first iteration."""
+        return type(self)(self.particles, **values)
+
+    def estimate(self) -> dict[str, float]:
+        """Memory (bytes), disk (bytes per iteration) and time (seconds) of one iteration, before running it."""
+        from cryotk.jobs.bookkeeping import estimate_resources
+
+        return estimate_resources(self)
+
+    def _repr_html_(self) -> str:
+        from cryotk.jobs.reprs import job_html
+
+        return job_html(self)
+
+    @property
+    def _status(self) -> str:
+        return "running" if self.running else ("not started" if not self.iterations else f"iteration {self.iteration}")
+
+
+def _image_key(name: object) -> str:
+    """Image name without leading zeros, so that 000001@a and 00000001@a are one."""
+    number, at, file = str(name).partition("@")
+    return f"{int(number)}@{file}" if at else number
