@@ -6,6 +6,7 @@ import numpy as np
 import scipy.fft
 
 from cryotk.fourier import lowpass
+from cryotk.geometry import euler_to_matrix, symmetry_operators
 from cryotk.jobs.particle_set import ParticleSet
 from cryotk.jobs.updates import round_int
 from cryotk.likelihood.lattice import Lattice
@@ -106,19 +107,32 @@ def initial_averages(
     do_ctf: bool = True,
     intact_first_peak: bool = False,
     per_class: int = 200,
+    symmetry: str | None = None,
 ) -> np.ndarray:
-    """Class averages of random particles in random in-plane angles, CTF-weighted and low-passed.
+    """Averages of random particles in random in-plane angles, or maps of random particles in random orientations.
+
+    CTF-weighted and low-passed.
+
+    Parameters
+    ----------
+    symmetry : str, optional
+        Point group of maps; averages without it.
 
     Returns
     -------
-    (K, box, box) float64
+    (K, box, box) float64, or (K, box, box, box) with ``symmetry``
     """
+    is_3d = symmetry is not None
     shell = initial_resolution_shell(box)
     size = 2 * (shell + 1)
-    accumulators = [Accumulator(box, size, padding, False) for _ in range(n_classes)]
+    accumulators = [Accumulator(box, size, padding, is_3d) for _ in range(n_classes)]
     order = rng.permutation(data.n)[: max(N_NOISE, per_class * n_classes)]
     classes = np.arange(len(order)) % n_classes
     psi = rng.uniform(-180, 180, len(order))
+    rot, tilt = np.zeros_like(psi), np.zeros_like(psi)
+    if is_3d:
+        rot, tilt = rng.uniform(-180, 180, len(order)), np.degrees(np.arccos(rng.uniform(-1, 1, len(order))))
+    rotations = euler_to_matrix(rot, tilt, psi)
     group = data.group_of_particle()[order]
     for g, optics in enumerate(data.optics):
         rho = (optics.box_size * optics.pixel_size) / (box * pixel_size)
@@ -139,18 +153,12 @@ def initial_averages(
                 data.read(images), rows, images, start, data.shifts[rows], np.ones(len(images)), np.ones(len(images))
             )
             good = block.usable
-            matrices = _in_plane(psi[some][good])
+            matrices = rotations[some][good]
             maker.insert(accumulators, classes[some][good], matrices, block.data[good], block.data_weight[good])
-    mask = particle_mask(box, mask_diameter / (2 * pixel_size))
-    out = np.empty((n_classes, box, box))
+    dims = 3 if is_3d else 2
+    mask = particle_mask(box, mask_diameter / (2 * pixel_size), dims=dims)
+    out = np.empty((n_classes, *(box,) * dims))
     for k, acc in enumerate(accumulators):
-        acc.symmetrise()
+        acc.symmetrise(symmetry_operators(symmetry) if symmetry is not None else None)
         out[k] = lowpass(wiener_reconstruct(acc), pixel_size, box * pixel_size / shell) * mask
     return out
-
-
-def _in_plane(psi: np.ndarray) -> np.ndarray:
-    from cryotk.geometry import euler_to_matrix
-
-    zero = np.zeros_like(psi)
-    return euler_to_matrix(zero, zero, psi)
