@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cryotk.data import Convergence, Iteration, RefinementModel
+from cryotk.geometry import angular_distance, euler_to_matrix
 from cryotk.likelihood.accuracy import estimate_accuracy
 
 if TYPE_CHECKING:
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
     from cryotk.jobs.step import StepContext
 
-__all__ = ["assignments_dataset", "changes", "estimate_model_accuracy", "estimate_resources", "next_perturbation"]
+__all__ = ["advance", "assignments_dataset", "changes", "estimate_model_accuracy", "estimate_resources", "next_perturbation"]
 
 
 def next_perturbation(previous: float, factor: float, seed: int, iteration: int) -> float:
@@ -24,12 +26,41 @@ def next_perturbation(previous: float, factor: float, seed: int, iteration: int)
 
 def changes(
     old_class: np.ndarray, new_class: np.ndarray, old_pose: np.ndarray, new_pose: np.ndarray, old_shift: np.ndarray,
-    new_shift: np.ndarray,
+    new_shift: np.ndarray, operators: np.ndarray | None = None,
 ) -> tuple[float, float, float]:
-    """Fraction of changed classes, mean in-plane rotation (degrees) and rms offset change per axis (Å)."""
-    psi = np.abs((new_pose[:, 2] - old_pose[:, 2] + 180) % 360 - 180)
+    """Fraction of changed classes, mean rotation (degrees) and rms offset change per axis (Å).
+
+    The rotation is in-plane, or with the ``operators`` of a point group between axes, up to symmetry.
+    """
+    if operators is None:
+        psi = np.abs((new_pose[:, 2] - old_pose[:, 2] + 180) % 360 - 180)
+    else:
+        psi = angular_distance(euler_to_matrix(*old_pose.T), euler_to_matrix(*new_pose.T), operators)
     offset = np.sqrt(((new_shift - old_shift) ** 2).sum() / (2 * max(len(new_shift), 1)))
     return float((old_class != new_class).mean()), float(psi.mean()), float(offset)
+
+
+def advance(previous: Iteration, model: RefinementModel, moved: tuple[float, float, float]) -> Convergence:
+    """Counters after an iteration; ``moved``: changed classes, mean change of orientations (degrees), of offsets (Å)."""
+    c = previous.convergence
+    resolution = 1.0 / model.current_resolution
+    gain = resolution > c.best_resolution + 1e-4
+    good = model.accuracy_rotation < 999
+    return Convergence(
+        iterations_without_resolution_gain=0 if gain else c.iterations_without_resolution_gain + 1,
+        iterations_without_large_changes=c.iterations_without_large_changes,
+        best_resolution=max(resolution, c.best_resolution),
+        changes_class=moved[0],
+        changes_orientation=moved[1],
+        changes_offset=moved[2],
+        smallest_changes_class=min(c.smallest_changes_class, moved[0]),
+        smallest_changes_orientation=min(c.smallest_changes_orientation, moved[1]),
+        smallest_changes_offset=min(c.smallest_changes_offset, moved[2]),
+        accuracy_rotation=float(model.accuracy_rotation[good].min()) if good.any() else 999.0,
+        accuracy_translation=float(model.accuracy_translation[good].min()) if good.any() else 999.0,
+        has_high_fsc_at_limit=c.has_high_fsc_at_limit,
+        increment_size=c.increment_size,
+    )
 
 
 def assignments_dataset(

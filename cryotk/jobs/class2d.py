@@ -10,7 +10,7 @@ from pydantic import Field
 
 from cryotk.data import Convergence, Iteration, RefinementModel, SamplingSettings
 from cryotk.errors import SettingsError
-from cryotk.jobs.bookkeeping import changes, estimate_model_accuracy, next_perturbation
+from cryotk.jobs.bookkeeping import advance, changes, estimate_model_accuracy, next_perturbation
 from cryotk.jobs.maximization import MaximizationSettings, maximize
 from cryotk.jobs.refinement_job import RefinementJob, RefinementSettings, draw_seed
 from cryotk.jobs.start import initial_averages, initial_noise, initial_resolution_shell
@@ -199,7 +199,7 @@ class Class2D(RefinementJob):
         model.accuracy_rotation, model.accuracy_translation = accuracy
         old = self._state
         moved = changes(previous.assignments["class_number"].values, e.class_number, old.poses, e.poses, old.shifts, e.shifts)
-        return model, norm, _advance(previous, model, moved), {}
+        return model, norm, advance(previous, model, moved), {}
 
     # -- files ---------------------------------------------------------------------------------------------------
 
@@ -240,25 +240,3 @@ class Class2D(RefinementJob):
     def __repr__(self) -> str:
         s = self.settings
         return f"<Class2D: {self.data.n} particles, {s.n_classes} classes, T = {s.tau2_fudge:g}, {self._status} of {s.n_iterations}>"
-
-
-def _advance(previous: Iteration, model: RefinementModel, moved: tuple[float, float, float]) -> Convergence:
-    c = previous.convergence
-    resolution = 1.0 / model.current_resolution
-    gain = resolution > c.best_resolution + 1e-4
-    good = model.accuracy_rotation < 999
-    return Convergence(
-        iterations_without_resolution_gain=0 if gain else c.iterations_without_resolution_gain + 1,
-        iterations_without_large_changes=c.iterations_without_large_changes,
-        best_resolution=max(resolution, c.best_resolution),
-        changes_class=moved[0],
-        changes_orientation=moved[1],
-        changes_offset=moved[2],
-        smallest_changes_class=min(c.smallest_changes_class, moved[0]),
-        smallest_changes_orientation=min(c.smallest_changes_orientation, moved[1]),
-        smallest_changes_offset=min(c.smallest_changes_offset, moved[2]),
-        accuracy_rotation=float(model.accuracy_rotation[good].min()) if good.any() else 999.0,
-        accuracy_translation=float(model.accuracy_translation[good].min()) if good.any() else 999.0,
-        has_high_fsc_at_limit=c.has_high_fsc_at_limit,
-        increment_size=c.increment_size,
-    )
