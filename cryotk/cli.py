@@ -16,11 +16,12 @@ from collections.abc import Sequence
 from importlib import import_module, util
 from pathlib import Path
 
-from cryotk.errors import CryotkError, MissingFileError, SettingsError
+from cryotk.errors import CryotkError, FileFormatError, MissingFileError, SettingsError
 
 __all__ = ["copy_course", "describe", "main"]
 
 QUICKSTART = "00_quickstart.ipynb"
+_PACKED = (".gz", ".bz2")
 _MRC = (".mrc", ".mrcs", ".map", ".st", ".rec", ".ccp4")
 
 
@@ -127,7 +128,7 @@ def describe(path: str | os.PathLike[str]) -> list[str]:
     Parameters
     ----------
     path : path
-        STAR file, MRC file, or folder of a job (RELION's or ours).
+        STAR file, MRC file (also packed: .gz, .bz2), cryoSPARC's .cs, or folder of a job (RELION's or ours).
 
     Returns
     -------
@@ -146,8 +147,19 @@ def describe(path: str | os.PathLike[str]) -> list[str]:
         raise MissingFileError(f"{path}: no such file or folder")
     if path.is_dir():
         return _describe_folder(path)
-    if path.suffix.lower() == ".star" or (path.suffix.lower() not in _MRC and _looks_like_star(path)):
+    suffixes = [v.lower() for v in path.suffixes]
+    suffix = suffixes[-1] if suffixes else ""
+    if suffix == ".cs":
+        return [f"{path}: cryoSPARC particles, {path.stat().st_size / 1e6:.1f} MB", *_describe_particles(path)]
+    if suffix == ".star" or (suffix not in _MRC and _looks_like_star(path)):
         return _describe_star(path)
+    if suffix in _PACKED and (len(suffixes) < 2 or suffixes[-2] not in _MRC):
+        raise FileFormatError(f"{path} is packed and its name does not end in .mrc{suffix} or .map{suffix}; unpack it first")
+    if suffix not in (*_MRC, *_PACKED):
+        try:
+            return _describe_mrc(path)
+        except FileFormatError:
+            raise FileFormatError(f"{path} is neither a STAR file nor an MRC file, by its name and by its content") from None
     return _describe_mrc(path)
 
 
@@ -158,10 +170,13 @@ def _looks_like_star(path: Path) -> bool:
 
 
 def _describe_mrc(path: Path) -> list[str]:
-    from cryotk.io.mrc import read_header
+    from cryotk.io.mrc import read_header, read_mrc
 
-    h = read_header(path)
+    packed = path.suffix.lower() in _PACKED
+    h = read_mrc(path)[1] if packed else read_header(path)
     z, y, x = h.shape
+    if packed:
+        path = path.with_suffix("")
     if z == 1:
         kind = "image"
     elif path.suffix.lower() in (".mrcs", ".st") or (h.space_group == 0 and not z == y == x):
@@ -189,10 +204,14 @@ def _describe_star(path: Path) -> list[str]:
         size = f"{len(block)} rows x {len(block.columns)} columns" if block.is_loop else f"list of {len(block.columns)} values"
         version = f", version {block.version}" if block.version else ""
         lines.append(f"  data_{name}: {size}{version}")
-    if any(block.is_loop and "rlnImageName" in block for block in blocks.values()):
-        lines += _describe_particles(path)
-    elif "optimiser_general" in blocks:
-        lines += _describe_optimiser(path)
+    # a table that cannot be used can be described all the same
+    try:
+        if any(block.is_loop and "rlnImageName" in block for block in blocks.values()):
+            lines += _describe_particles(path)
+        elif "optimiser_general" in blocks:
+            lines += _describe_optimiser(path)
+    except CryotkError as error:
+        lines.append(f"error: {error}")
     return lines
 
 
@@ -217,8 +236,13 @@ def _describe_particles(path: Path) -> list[str]:
     except CryotkError as error:
         # e.g. no stack is here: the table can be described all the same
         return [*lines, f"error: {error}"]
-    lines += [f"error: {e}" for e in report.errors] + [f"warning: {w}" for w in report.warnings]
-    return lines
+    return [*lines, *_first_ones("error", report.errors), *_first_ones("warning", report.warnings)]
+
+
+def _first_ones(kind: str, messages: list[str], most: int = 5) -> list[str]:
+    """Lines of messages; of very many (each stack of a project that is elsewhere) the first ones and their number."""
+    more = [f"{kind}: ... and {len(messages) - most} more like these"] if len(messages) > most else []
+    return [f"{kind}: {m}" for m in messages[:most]] + more
 
 
 def _describe_optimiser(path: Path) -> list[str]:
@@ -236,7 +260,11 @@ def _describe_folder(path: Path) -> list[str]:
     lines = [f"{path}: folder"]
     job = path / "job.star"
     if job.exists():
-        entry = read_star(job).get("job")
+        try:
+            entry = read_star(job).get("job")
+        except CryotkError as error:
+            lines.append(f"warning: {error}")
+            entry = None
         if entry is not None:
             lines[0] = f"{path}: RELION job, {entry.get('rlnJobTypeLabel', entry.get('rlnJobType', 'type unknown'))}"
     for mark, text in (("RELION_JOB_EXIT_SUCCESS", "finished"), ("RELION_JOB_EXIT_FAILURE", "failed"),
@@ -249,9 +277,11 @@ def _describe_folder(path: Path) -> list[str]:
             lines += _describe_optimiser(optimisers[-1])
         except CryotkError as error:
             lines.append(f"warning: {error}")
-    checkpoints = sorted(path.glob("*.checkpoint"))
-    if checkpoints:
-        lines.append(f"  cryotk checkpoints: {len(checkpoints)}, last {checkpoints[-1].name} (goes on with Class2D.resume)")
+    if any(path.glob("*.checkpoint")):
+        from cryotk.execution.checkpoint import checkpoints
+
+        ours = checkpoints(path)
+        lines.append(f"  cryotk checkpoints: {len(ours)}, last {ours[-1].name} (goes on with Class2D.resume)")
     counts = [(len(list(path.glob(pattern))), pattern) for pattern in ("*.star", "*.mrc", "*.mrcs")]
     lines.append("  files: " + (", ".join(f"{n} {pattern}" for n, pattern in counts if n) or "no STAR or MRC files"))
     return lines
@@ -274,11 +304,21 @@ def info(args: argparse.Namespace) -> int:
 
 
 def warmup(_args: argparse.Namespace) -> int:
-    """Compile all kernels ahead of their first use."""
+    """Compile all kernels, and the loops of other rooms, ahead of their first use."""
+    import time
+
+    import numpy as np
+
+    from cryotk.io.star_scan import scan_rows
     from cryotk.kernels import warmup as run
+    from cryotk.optics import OpticsGroup, ctf
 
     print("compiling the kernels (once per machine; a quarter of a minute) ...", flush=True)
-    print(f"ready after {run():.1f} s")
+    start = time.perf_counter()
+    run()
+    ctf(OpticsGroup(2.0), np.zeros((2, 2)), 1e4, 1e4, 0.0)
+    scan_rows(b"1 a\n", 2, {1})
+    print(f"ready after {time.perf_counter() - start:.1f} s")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -85,7 +86,7 @@ def test_info_of_what_it_does_not_know(tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("nothing")
     assert main(["info", str(tmp_path / "notes.txt"), str(tmp_path / "nowhere.star"), str(tmp_path)]) == 1
     out = capsys.readouterr().out
-    assert "not an MRC file" in out
+    assert "neither a STAR file nor an MRC file" in out
     assert "nowhere.star: no such file" in out
     assert f"{tmp_path}: folder" in out, "the rest is described all the same"
 
@@ -128,9 +129,51 @@ def test_unknown_options_of_other_commands_are_refused(capsys):
     assert "--colour" in capsys.readouterr().err
 
 
-def test_warmup_compiles(capsys):
-    assert main(["warmup"]) == 0
-    assert "ready after" in capsys.readouterr().out
+def test_warmup_compiles_every_loop_a_first_run_needs(tmp_path):
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-m", "cryotk.cli", "warmup"], capture_output=True, text=True, check=True, env=environment)
+    assert "ready after" in done.stdout
+    cached = {p.name.split(".")[0] for p in tmp_path.rglob("*.nbi")}
+    assert {"ctf_loops", "star_scan", "slice_extraction", "slice_insertion", "scores", "selection"} <= cached
+
+
+def test_info_of_a_star_that_is_no_usable_particle_set(tmp_path, capsys):
+    path = tmp_path / "old.star"
+    path.write_text("data_\nloop_\n_rlnImageName\n_rlnDefocusU\n1@a.mrcs 1000\n2@a.mrcs 1000\n")
+    assert main(["info", str(path)]) == 1
+    out = capsys.readouterr().out
+    assert "2 rows x 2 columns" in out and "give pixel_size=" in out
+
+
+def test_info_of_cryosparc_particles_and_packed_maps(shared, capsys):
+    # its eight stacks are elsewhere
+    assert main(["info", str(shared / "data/cryosparc/cryosparc_P12_J24_001_particles.cs")]) == 1
+    out = capsys.readouterr().out
+    assert "cryoSPARC" in out and "particles: 300" in out and "2.95 Å/px, 180 px, 200 kV" in out
+    assert out.count("give project_dir=") == 5 and "... and 3 more" in out
+    packed = sorted((shared / "data/mrc_files").rglob("*.map.gz"))[0]
+    assert main(["info", str(packed)]) == 0
+    assert "MRC volume, 20 x 20 x 20 px" in capsys.readouterr().out
+
+
+def test_info_of_something_else(tmp_path, capsys):
+    path = tmp_path / "note.txt"
+    path.write_text("a note\n" * 500)
+    assert main(["info", str(path)]) == 1
+    assert "neither a STAR file nor an MRC file" in capsys.readouterr().out
+
+
+def test_info_of_a_job_whose_settings_cannot_be_read(shared, capsys):
+    assert main(["info", str(shared / "data/relion31_spa_betagal/Refine3D/job029")]) == 0
+    out = capsys.readouterr().out
+    assert "folder" in out and "warning: " in out and "12 values for 11 columns" in out
+
+
+def test_info_names_the_last_checkpoint_by_its_iteration(tmp_path, capsys):
+    for name in ("run_it002", "run_it010", "run_it1000", "run_it999"):
+        (tmp_path / f"{name}.checkpoint").write_bytes(b"")
+    assert main(["info", str(tmp_path)]) == 0
+    assert "last run_it1000.checkpoint" in capsys.readouterr().out
 
 
 def test_console_script_is_installed(tmp_path):
