@@ -57,6 +57,8 @@ class Convergence:
     has_high_fsc_at_limit: bool = False
     increment_size: int = 10
     has_converged: bool = False
+    has_fine_enough_sampling: bool = False
+    """Whether the angular step is below what the accuracy asks for."""
 
 
 @dataclass
@@ -157,6 +159,10 @@ class Iteration:
     particles: Any = None
     optimiser: dict[str, Any] = field(default_factory=dict)
     """Entries of RELION's optimiser file that this came from (label -> value); kept when it is written again."""
+    half2: RefinementModel | None = None
+    """Model of the second half-set; ``model`` is then that of the first."""
+    half_maps: np.ndarray | None = None
+    """(2, N, N, N) unfiltered maps of the half-sets, where they were made (the last iteration of an auto-refinement)."""
 
     @property
     def classes(self) -> xr.DataArray:

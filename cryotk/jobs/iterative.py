@@ -114,7 +114,8 @@ class IterativeJob(ABC):
         SettingsError
             When ``e`` is not of the current iteration.
         """
-        if e.context.model is not self.current.model:
+        origin = e.context.model if e.context.origin is None else e.context.origin
+        if origin is not self.current.model:
             raise SettingsError("this expectation belongs to another iteration; call job.expectation() again")
         reporter = ProgressReporter(self._listeners, self.iteration + 1, 1)
         reporter.tell("maximization", 1.0)

@@ -25,13 +25,21 @@ class PosteriorMixin:
     def _context(self) -> StepContext:
         """Everything the next expectation needs."""
 
-    def _cached_context(self) -> StepContext:
+    def _contexts(self) -> list[StepContext]:
+        """Contexts of the parts of the particle set that are compared with models of their own (half-sets)."""
+        return [self._context()]
+
+    def _cached_context(self, particle: int) -> StepContext:
         current = self.current.model  # type: ignore[attr-defined]
-        cached = getattr(self, "_posterior_context", None)
-        if cached is None or cached.model is not current:
-            cached = self._context()
-            self._posterior_context = cached
-        return cached
+        cached: tuple[Any, list[StepContext]] | None = getattr(self, "_posterior_contexts", None)
+        if cached is None or cached[0] is not current:
+            cached = current, self._contexts()
+            self._posterior_contexts = cached
+        contexts = cached[1]
+        n = contexts[0].data.n
+        if not 0 <= particle < n:
+            raise SettingsError(f"particle {particle} does not exist: rows are 0 to {n - 1}")
+        return next(c for c in contexts if c.rows is None or particle in c.rows)
 
     def posterior(self, particle: int) -> xr.Dataset:
         """Full posterior of one particle at the current model.
@@ -50,10 +58,7 @@ class PosteriorMixin:
         """
         import xarray as xr
 
-        context = self._cached_context()
-        n = context.data.n
-        if not 0 <= particle < n:
-            raise SettingsError(f"particle {particle} does not exist: rows are 0 to {n - 1}")
+        context = self._cached_context(particle)
         block = context.prepare(np.array([particle]))
         post = context.posterior(block)
         position = np.nonzero(post.weights > 0)[0]
@@ -103,7 +108,7 @@ class PosteriorMixin:
         -------
         (n,) float64
         """
-        context = self._cached_context()
+        context = self._cached_context(particle)
         block = context.prepare(np.array([particle]))
         tables = context.step.tables[block.optics_group]
         angles_, shifts_ = np.atleast_2d(np.asarray(angles, float)), np.atleast_2d(np.asarray(shifts, float))

@@ -68,6 +68,10 @@ class StepContext:
     coarse_step: float
     """Coarse angular step in degrees that sets the coarse window."""
     references: list[FourierReference] = field(default_factory=list)
+    rows: np.ndarray | None = None
+    """Particles that take part, ascending; all by default."""
+    origin: RefinementModel | None = None
+    """Model of the last iteration, where ``model`` is not that itself (a finer sampling, one half-set)."""
     step_type: ClassVar[type[ExpectationStep]] = ExpectationStep
 
     def __post_init__(self) -> None:
@@ -88,30 +92,39 @@ class StepContext:
         """The grids of this iteration."""
         return Sampling(self.sampling_settings, self.settings.oversampling if self.settings.align else 0)
 
+    def score_window(self, g: int) -> int:
+        """Image window that an optics group's scores use."""
+        optics, s = self.data.optics[g], self.settings
+        window = image_window(optics.box_size, self._rho(g), self.size)
+        if s.resolution_limit:
+            window = min(window, 2 * int(np.floor(optics.box_size * optics.pixel_size / s.resolution_limit + 0.5)))
+        return window
+
+    def _rho(self, g: int) -> float:
+        optics, m = self.data.optics[g], self.model
+        return (optics.box_size * optics.pixel_size) / (m.box_size * m.pixel_size)
+
+    def preparation(self, g: int) -> ImagePreparation:
+        """How images of an optics group are made ready."""
+        optics, s, rho = self.data.optics[g], self.settings, self._rho(g)
+        return ImagePreparation(
+            optics, g, image_window(optics.box_size, rho, self.size), rho, self.model.noise_power[g], s.mask_diameter,
+            self.data.columns, ctf_intact_first_peak=s.ctf_intact_first_peak, do_ctf=s.do_ctf, zero_mask=s.zero_mask, seed=s.seed,
+            score_window=self.score_window(g),
+        )
+
     @cached_property
     def step(self) -> ExpectationStep:
         """The tables of this iteration."""
         m, s = self.model.copy(current_size=self.size), self.settings
         preparations, coarse = [], {}
         for g, optics in enumerate(self.data.optics):
-            rho = (optics.box_size * optics.pixel_size) / (m.box_size * m.pixel_size)
-            window = image_window(optics.box_size, rho, self.size)
-            if s.resolution_limit:
-                limit = 2 * int(np.floor(optics.box_size * optics.pixel_size / s.resolution_limit + 0.5))
-                window_e = min(window, limit)
-            else:
-                window_e = window
-            preparations.append(
-                ImagePreparation(
-                    optics, g, window, rho, m.noise_power[g], s.mask_diameter, self.data.columns,
-                    ctf_intact_first_peak=s.ctf_intact_first_peak, do_ctf=s.do_ctf, zero_mask=s.zero_mask, seed=s.seed,
-                    score_window=window_e,
-                )
-            )
+            preparations.append(self.preparation(g))
             if s.align and s.oversampling > 0 and not s.resolution_limit:
+                window = image_window(optics.box_size, self._rho(g), self.size)
                 coarse[g] = coarse_window(optics.box_size, optics.pixel_size, self.coarse_step, s.mask_diameter, window, m.is_3d)
             else:
-                coarse[g] = window_e
+                coarse[g] = self.score_window(g)
         options = ExpectationOptions(
             adaptive_fraction=s.adaptive_fraction, max_significant=s.max_significant, align=s.align, compat=s.compat,
             coarse_window=coarse,
@@ -162,12 +175,13 @@ def block_size(n: int, pixels: int) -> int:
 
 def cut_blocks(context: StepContext) -> list[np.ndarray]:
     """Particles in blocks of one optics group, in the order of the table."""
-    group = context.data.group_of_particle()
+    everyone = np.arange(context.data.n) if context.rows is None else context.rows
+    group = context.data.group_of_particle()[everyone]
     size = context.size
     out = []
     for g in range(len(context.data.optics)):
-        rows = np.nonzero(group == g)[0]
-        per = block_size(len(group), int(0.4 * size * size) + 1)
+        rows = everyone[group == g]
+        per = block_size(len(everyone), int(0.4 * size * size) + 1)
         out += [rows[i : i + per] for i in range(0, len(rows), per)]
     return out
 
