@@ -1,7 +1,8 @@
-"""2D classification by expectation-maximisation, one step at a time."""
+"""2D classification by expectation-maximisation or by VDAM, one step at a time."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -12,10 +13,15 @@ from cryotk.data import Convergence, Iteration, RefinementModel, SamplingSetting
 from cryotk.errors import SettingsError
 from cryotk.jobs.bookkeeping import advance, changes, estimate_model_accuracy, next_perturbation
 from cryotk.jobs.maximization import MaximizationSettings, maximize
-from cryotk.jobs.refinement_job import RefinementJob, RefinementSettings, draw_seed
+from cryotk.jobs.refinement_job import RefinementSettings, draw_seed
 from cryotk.jobs.start import initial_averages, initial_noise, initial_resolution_shell
 from cryotk.jobs.step import Expectation, StepContext, StepSettings
 from cryotk.jobs.updates import next_image_size, round_int
+from cryotk.jobs.vdam import GradientJob
+from cryotk.jobs.vdam_maximization import BatchSettings
+from cryotk.jobs.vdam_schedule import Schedule
+from cryotk.jobs.vdam_start import random_references
+from cryotk.jobs.vdam_step import BatchExpectation
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -46,10 +52,13 @@ class Class2DSettings(RefinementSettings):
     device: str = "auto"
     perturbation_factor: float = Field(0.5, ge=0, le=1)
     padding: float = Field(2.0, ge=1, le=4)
+    algorithm: Literal["em", "vdam"] = "em"
+    n_batches: int = Field(200, ge=1)
+    inactivity_threshold: float = Field(0.1, ge=0, lt=1)
 
 
-class Class2D(RefinementJob):
-    """2D class averages by expectation-maximisation.
+class Class2D(GradientJob):
+    """2D class averages by expectation-maximisation or by VDAM.
 
     Parameters
     ----------
@@ -61,6 +70,11 @@ class Class2D(RefinementJob):
     tau2_fudge : float
         Weight of the data against the prior (T). Higher shows more detail, and more noise.
     n_iterations : int
+        Of expectation-maximisation.
+    algorithm : {"em", "vdam"}
+        Full iterations over all particles, or mini-batches with momenta, which need few passes over large sets.
+    n_batches : int
+        Mini-batches of VDAM.
     psi_step : float
         In-plane sampling in degrees, after oversampling.
     offset_range_px, offset_step_px : float
@@ -112,6 +126,8 @@ class Class2D(RefinementJob):
         seed: int | None = None,
         compat: Literal["relion"] | None = None,
         device: str = "auto",
+        algorithm: Literal["em", "vdam"] = "em",
+        n_batches: int = 200,
         **expert: Any,
     ) -> None:
         seed = draw_seed(seed)
@@ -123,8 +139,22 @@ class Class2D(RefinementJob):
 
     @property
     def n_iterations(self) -> int:
-        """Iterations that a run does."""
-        return self.settings.n_iterations
+        """Iterations, or mini-batches, that a run does."""
+        return self.settings.n_batches if self.settings.algorithm == "vdam" else self.settings.n_iterations
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """Batches, steps and prior of a VDAM run; None for expectation-maximisation."""
+        s = self.settings
+        return Schedule("class2d", s.n_batches, self.data.n, s.tau2_fudge, s.n_classes) if s.algorithm == "vdam" else None
+
+    def _batch_settings(self, schedule: Schedule, number: int) -> BatchSettings:
+        s = self.settings
+        return replace(
+            super()._batch_settings(schedule, number),
+            center_classes=s.center_classes and schedule.moves_classes(number), center_limit_px=s.offset_range_px,
+            inactivity_threshold=s.inactivity_threshold if schedule.in_transition(number) else 0.0,
+        )  # fmt: skip
 
     # -- schedule ------------------------------------------------------------------------------------------------
 
@@ -148,7 +178,8 @@ class Class2D(RefinementJob):
         box, a, n_shells = optics.box_size, optics.pixel_size, optics.box_size // 2 + 1
         noise = initial_noise(data, box, a, s.mask_diameter, s.zero_mask)
         rng = np.random.default_rng([s.seed, ITERATION_0])
-        references = initial_averages(
+        make = initial_averages if self.schedule is None else random_references
+        references = make(
             data, s.n_classes, box, a, noise, s.mask_diameter, rng, padding=s.padding, do_ctf=s.do_ctf,
             intact_first_peak=s.ctf_intact_first_peak,
         )
@@ -160,7 +191,7 @@ class Class2D(RefinementJob):
             data_vs_prior=zeros, reference_noise=zeros, fourier_completeness=zeros, gold_standard_fsc=zeros,
             group_names=data.group_names, group_counts=data.group_counts, group_scales=np.ones(len(data.group_names)),
             prior_offset=np.zeros((k, 2)), current_resolution=box * a / shell, current_size=0, padding=s.padding,
-            tau2_fudge=s.tau2_fudge, accuracy_rotation=np.full(k, 999.0), accuracy_translation=np.full(k, 999.0),
+            tau2_fudge=s.tau2_fudge if self.schedule is None else 1.0, accuracy_rotation=np.full(k, 999.0), accuracy_translation=np.full(k, 999.0),
             class_resolution=np.full(k, box * a / shell), class_completeness=np.zeros(k),
             # images that carry norms of an earlier run start at their mean
             norm_average=1.0 if s.compat == "relion" else float(data.norm.mean()),
@@ -173,6 +204,7 @@ class Class2D(RefinementJob):
         return StepSettings(
             mask_diameter=s.mask_diameter, align=s.align, do_ctf=s.do_ctf, zero_mask=s.zero_mask,
             ctf_intact_first_peak=s.ctf_intact_first_peak, resolution_limit=s.resolution_limit, seed=s.seed, compat=s.compat,
+            max_significant=0 if self.schedule is None else self.schedule.max_significant,
         )
 
     def _context(self) -> StepContext:
@@ -184,10 +216,12 @@ class Class2D(RefinementJob):
         size = next_image_size(shell, m.box_size, c.increment_size, m.average_p_max, c.has_high_fsc_at_limit)
         sampling = self._sampling(current.number + 1, current.sampling.perturbation)
         step = current.sampling.psi_step / 2
-        return StepContext(m, sampling, self.step_settings(), self.data, self._state, size, 2 * step)
+        return self._make_context(m, sampling, self.step_settings(), self.data, self._state, size, 2 * step)
 
     def _maximize(self, e: Expectation) -> tuple[RefinementModel, np.ndarray, Convergence, dict[str, float]]:
         s, previous = self.settings, self.current
+        if isinstance(e, BatchExpectation):
+            return self._batch_step(e)
         model, norm = maximize(
             e,
             MaximizationSettings(
@@ -206,11 +240,12 @@ class Class2D(RefinementJob):
     def _optimiser_entries(self) -> dict[str, Any]:
         s = self.settings
         return {
-            "rlnNumberOfIterations": s.n_iterations, "rlnRandomSeed": s.seed, "rlnParticleDiameter": float(s.mask_diameter),
+            "rlnNumberOfIterations": self.n_iterations, "rlnRandomSeed": s.seed, "rlnParticleDiameter": float(s.mask_diameter),
             "rlnDoZeroMask": s.zero_mask, "rlnHighresLimitExpectation": float(s.resolution_limit or -1.0),
             "rlnTau2FudgeArg": float(s.tau2_fudge), "rlnDoSkipAlign": not s.align, "rlnDoCorrectCtf": s.do_ctf,
             "rlnDoCenterClasses": s.center_classes, "rlnDoIgnoreCtfUntilFirstPeak": s.ctf_intact_first_peak,
-        }  # fmt: skip
+            "rlnSgdClassInactivityThreshold": s.inactivity_threshold if s.algorithm == "vdam" else 0.0,
+        } | self._gradient_entries()  # fmt: skip
 
     @classmethod
     def _settings_from_relion(cls, path: Path, it: Iteration) -> dict[str, Any]:
@@ -239,4 +274,4 @@ class Class2D(RefinementJob):
 
     def __repr__(self) -> str:
         s = self.settings
-        return f"<Class2D: {self.data.n} particles, {s.n_classes} classes, T = {s.tau2_fudge:g}, {self._status} of {s.n_iterations}>"
+        return f"<Class2D: {self.data.n} particles, {s.n_classes} classes, T = {s.tau2_fudge:g}, {self._status} of {self.n_iterations}>"

@@ -102,9 +102,14 @@ class Schedule:
         """Lengths of the three phases."""
         return Phases.of(self.n_batches)
 
+    @property
+    def batch_sizes(self) -> BatchSizes:
+        """Particles per mini-batch in the first and in the last phase."""
+        return batch_sizes(self.kind, self.n_particles)
+
     def subset_size(self, iteration: int) -> int:
         """Particles of a mini-batch; -1 for all of them, whose order then does not matter."""
-        p, b = self.phases, batch_sizes(self.kind, self.n_particles)
+        p, b = self.phases, self.batch_sizes
         if iteration < p.initial:
             size = b.initial
         elif iteration < p.initial + p.between:
@@ -139,6 +144,10 @@ class Schedule:
         """Whether inactive classes are replaced at this mini-batch."""
         p = self.phases
         return p.initial < iteration < p.initial + p.between
+
+    def moves_classes(self, iteration: int) -> bool:
+        """Whether maps far from their centre of mass are moved there, with their momenta."""
+        return iteration < self.phases.initial + self.phases.between
 
     @property
     def max_significant(self) -> int:
