@@ -76,8 +76,7 @@ class _Score:
 
 def _grid(symmetry: str) -> np.ndarray:
     """(n, 3, 3) rotations from axes to map, none twice up to the group."""
-    family, n = parse_symmetry(symmetry)
-    if family == "C":
+    if parse_symmetry(symmetry)[0] == "C":
         # turns about the axis change nothing, and the axis has no sign
         rot, tilt = directions(SEARCH_ORDER, "C1")
         half = tilt <= 90 + 1e-9
