@@ -11,7 +11,7 @@ from cryotk.data.combine import concat, select_particles
 from cryotk.data.particles import image_names, image_source, open_particles, optics_groups
 from cryotk.data.refinement import Convergence, Iteration, RefinementModel, SamplingSettings
 from cryotk.data.source import ArraySource, ImageSource, StackSource
-from cryotk.data.volumes import as_volume, open_stack, open_volume, write_stack, write_volume
+from cryotk.data.volumes import as_volume, open_stack, open_volume, pixel_size_of, write_stack, write_volume
 from cryotk.io.particle_tables import write_particles
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "open_stack",
     "open_volume",
     "optics_groups",
+    "pixel_size_of",
     "select_particles",
     "write_particles",
     "write_stack",

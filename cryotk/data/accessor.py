@@ -156,8 +156,11 @@ class ArrayAccessor:
         self._da = array
 
     def _pixel_size(self) -> float:
-        if "pixel_size" in self._da.attrs:
-            return float(self._da.attrs["pixel_size"])
+        from cryotk.data.volumes import pixel_size_of
+
+        a = pixel_size_of(self._da)
+        if a is not None:
+            return a
         raise DataError("this array has no pixel_size in its attrs: open it with open_volume, or set it")
 
     def lowpass(self, resolution: float, width: float = 2.0) -> xr.DataArray:

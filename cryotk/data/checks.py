@@ -87,6 +87,11 @@ def _check_files(particles: xr.Dataset, report: Report) -> None:
         if top > header.shape[0]:
             worst = rows[int(source.numbers[rows].argmax())]
             report.errors.append(f"{what} {worst + 1}: image {top} of {name}, which has {header.shape[0]}")
+        elif "section" in particles and header.shape[0] != len(rows):
+            report.errors.append(
+                f"{name} has {header.shape[0]} images, _rlnTomoVisibleFrames of particle "
+                f"{particles['particle_of_image'].values[rows[0]] + 1} says {len(rows)}: they are not of one extraction"
+            )
         elif header.images_present < header.shape[0]:
             report.errors.append(f"{name} is cut short: it holds {header.images_present} of {header.shape[0]} images; copy it again")
 
@@ -95,6 +100,11 @@ def _check_ctf(particles: xr.Dataset, report: Report) -> None:
     report.checked.append("CTF")
     if "defocus_u" in particles and "defocus_v" not in particles:
         report.errors.append("defocus_u is there and defocus_v (_rlnDefocusV) is not: add the column")
+        return
+    if "defocus_u" not in particles and "frame" in particles:
+        report.warnings.append(
+            "tilt images without angles, dose and CTF: open them with tomograms=, the tomograms.star that they were extracted with"
+        )
         return
     if "defocus_u" not in particles:
         report.warnings.append("there are no CTF parameters: estimate the CTF first, or use do_ctf=False")

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cryotk.data.lazy_images import is_untouched, lazy_images
-from cryotk.data.source import ArraySource, ImageSource, StackSource
-from cryotk.errors import DataError, DataWarning, MissingFileError
+from cryotk.data.source import ArraySource, ImageSource, StackSource, find_project_file
+from cryotk.data.tilt_images import add_tilt_geometry, optimisation_set_files, read_tomograms, tomograms_of
+from cryotk.errors import CryotkError, DataError, DataWarning, MissingFileError
 from cryotk.io.cryosparc import read_cs
 from cryotk.io.labels import OPTICS_NAMES, OPTICS_UNITS, PARTICLE_NAMES, PARTICLE_UNITS
 from cryotk.io.particle_dialects import PIXEL_LABELS, ParticleTables, particle_tables
@@ -36,13 +37,15 @@ def open_particles(
     images: bool = True,
     pixel_size: float | None = None,
     particle_column: str | None = None,
+    tomograms: str | os.PathLike[str] | None = None,
 ) -> xr.Dataset:
     """Open a RELION particle set; pixels stay on disk until they are asked for.
 
     Parameters
     ----------
     path : path, Dataset, DataFrame, or dict of DataFrames
-        A particle STAR file of RELION 1.3 to 5, or cryoSPARC's ``.cs``; a Dataset is returned as it is; tables as ``starfile.read`` gives them.
+        A particle STAR file of RELION 1.3 to 5, RELION 5's optimisation set, or cryoSPARC's ``.cs``; a Dataset is returned as it is;
+        tables as ``starfile.read`` gives them.
     project_dir : path, optional
         Folder that image names are relative to. By default the STAR file's folder and all above it are searched.
     images : bool
@@ -51,13 +54,17 @@ def open_particles(
         Å; for old files that do not say it.
     particle_column : str, optional
         For tables with one row per tilt image (Warp, M): the column that names the particle, e.g. ``"rlnGroupName"``.
+    tomograms : path, optional
+        For RELION 5's 2D stacks: the tomograms file of their tilt series; by default the one that the optimisation set beside the
+        particle file names.
 
     Returns
     -------
     xarray.Dataset
         Dimension ``particle``; ``images`` (particle, y, x) float32 when all optics groups have one box; per-group values on
         dimension ``optics``. Where a particle has several images (RELION 5's 2D stacks, or ``particle_column``), ``images`` is
-        (image, y, x) and ``particle_of_image`` says whose they are.
+        (image, y, x) and ``particle_of_image`` says whose they are; angles, dose and CTF of tilt images are on ``image`` too, and
+        ``tilt_rotation`` (image, 3, 3) turns a particle's pose into that image's.
 
     Raises
     ------
@@ -74,6 +81,13 @@ def open_particles(
     if isinstance(path, (str, os.PathLike)):
         blocks = read_cs(path) if os.fspath(path).endswith(".cs") else read_star(path)
         where, start = str(path), Path(path).resolve().parent
+        entries = optimisation_set_files(blocks)
+        if entries is not None:
+            project = Path(project_dir) if project_dir is not None else None
+            return open_particles(
+                find_project_file(entries["rlnTomoParticlesFile"], start, project), project_dir, images=images, pixel_size=pixel_size,
+                particle_column=particle_column, tomograms=tomograms or entries.get("rlnTomoTomogramsFile"),
+            )  # fmt: skip
     else:
         blocks = _given_tables(path)
         where, start = "the given tables", Path.cwd()
@@ -85,6 +99,8 @@ def open_particles(
         ds = _one_row_per_image(ds, particle_column, where)
     elif tables.general.get("rlnTomoSubTomosAre2DStacks") in (1, True) or "rlnTomoVisibleFrames" in ds:
         ds = _stacks_of_images(ds)
+        if "frame" in ds and "rlnTomoName" in ds:
+            ds = _with_tilt_geometry(ds, where, tomograms, start, project_dir)
     if images and "image_name" in ds:
         ds = attach_images(ds, start, project_dir)
     return ds
@@ -198,6 +214,23 @@ def _stacks_of_images(ds: xr.Dataset) -> xr.Dataset:
     return out
 
 
+def _with_tilt_geometry(ds: xr.Dataset, where: str, tomograms: Any, start: Path, project_dir: Any) -> xr.Dataset:
+    try:
+        file = tomograms_of(where, tomograms, start, project_dir)
+        if file is None:
+            return ds
+        needed = list(dict.fromkeys(str(v) for v in ds["rlnTomoName"].values))
+        series = read_tomograms(file, needed, project_dir)
+        out = add_tilt_geometry(ds, series)
+    except CryotkError as error:
+        if tomograms is not None:
+            raise
+        warnings.warn(f"{error}; angles, dose and CTF of the tilt images are left out", DataWarning, stacklevel=4)
+        return ds
+    out.attrs["tomograms"] = str(file)
+    return out
+
+
 def image_names(particles: xr.Dataset) -> np.ndarray:
     """Return the ``n@stack`` name of every image.
 
@@ -262,11 +295,6 @@ def image_source(particles: xr.Dataset) -> ImageSource:
     particles : Dataset
         As :func:`open_particles` gives it.
 
-    Parameters
-    ----------
-    particles : Dataset
-        As :func:`open_particles` gives it.
-
     Raises
     ------
     DataError
@@ -304,11 +332,6 @@ def optics_groups(particles: xr.Dataset) -> dict[int, OpticsGroup]:
     Returns
     -------
     dict of int to OpticsGroup
-
-    Parameters
-    ----------
-    particles : Dataset
-        As :func:`open_particles` gives it.
 
     Raises
     ------

@@ -16,7 +16,7 @@ from cryotk.io.mrc import read_header, read_images, read_mrc, write_mrc
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["as_volume", "open_stack", "open_volume", "write_stack", "write_volume"]
+__all__ = ["as_volume", "open_stack", "open_volume", "pixel_size_of", "write_stack", "write_volume"]
 
 
 def _coordinates(shape: tuple[int, ...], axes: tuple[str, ...], pixel_size: float) -> dict[str, Any]:
@@ -134,8 +134,24 @@ def _pixels(data: Any) -> Any:
     return inner if hasattr(inner, "dask") else np.asarray(data)
 
 
+def pixel_size_of(array: Any) -> float | None:
+    """Pixel size of a DataArray in Å: the spacing of its coordinates, which slicing and arithmetic keep right, else its attribute.
+
+    None when it has neither.
+    """
+    stated = getattr(array, "attrs", {}).get("pixel_size")
+    for axis in ("x", "y", "z"):
+        c = getattr(array, "coords", {}).get(axis)
+        if c is None or c.dims != (axis,) or c.size < 2 or c.attrs.get("units") != "Å":
+            continue
+        step = abs(float(c[-1]) - float(c[0])) / (c.size - 1)
+        if step > 0:
+            return float(stated) if stated is not None and abs(stated - step) <= 1e-6 * step else step
+    return None if stated is None else float(stated)
+
+
 def _pixel_size(data: Any, pixel_size: float | None, path: Any) -> float:
-    a = pixel_size if pixel_size is not None else getattr(data, "attrs", {}).get("pixel_size")
+    a = pixel_size if pixel_size is not None else pixel_size_of(data)
     if a is None or not a > 0:
         raise DataError(f"{path}: the pixel size is not known; give pixel_size= in Å")
     return float(a)
