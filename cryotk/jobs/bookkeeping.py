@@ -9,6 +9,7 @@ import numpy as np
 from cryotk.data import Convergence, Iteration, RefinementModel
 from cryotk.geometry import angular_distance, euler_to_matrix
 from cryotk.likelihood.accuracy import estimate_accuracy
+from cryotk.likelihood.references import SliceMaker, group_transform
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -89,26 +90,30 @@ def assignments_dataset(
     return xr.Dataset(out)
 
 
-def estimate_model_accuracy(context: StepContext, poses: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Accuracy of rotations (degrees) and offsets (Å) of each class, 999 for classes of less than 1 %."""
+def estimate_model_accuracy(
+    context: StepContext, poses: np.ndarray, rng: np.random.Generator, rows: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracy of rotations (degrees) and offsets (Å) of each class, 999 for classes of less than 1 %.
+
+    ``rows`` are the particles it may be estimated from, all by default.
+    """
     m, data = context.model, context.data
     k = m.n_classes
     rotation, translation = np.full(k, 999.0), np.full(k, 999.0)
     group = data.group_of_particle()
     n_sample = 100 if m.is_3d else 10
-    chosen = rng.permutation(data.n)[:n_sample]
+    chosen = rng.permutation(data.n if rows is None else rows)[:n_sample]
     # one optics group serves the estimate
     g = int(group[chosen[0]])
     chosen = np.sort(chosen[group[chosen] == g])
-    tables = context.step.tables[g]
-    ctf = tables.prepare.ctf(data.image_start[chosen])
+    optics, prepare = data.optics[g], context.preparation(g)
+    maker = SliceMaker(context.references, prepare.lattice, group_transform(optics, m.box_size, m.pixel_size))
+    ctf, inverse_noise = prepare.ctf(data.image_start[chosen]), prepare.score_inverse_noise.astype(float)
     for c in range(k):
         if m.class_distribution[c] < 0.01:
             continue
-        rot, shift = estimate_accuracy(
-            tables.maker, c, poses[chosen], ctf, tables.prepare.score_inverse_noise.astype(float), rng, m.is_3d
-        )
-        rotation[c], translation[c] = rot, shift * tables.prepare.optics.pixel_size
+        rot, shift = estimate_accuracy(maker, c, poses[chosen], ctf, inverse_noise, rng, m.is_3d)
+        rotation[c], translation[c] = rot, shift * optics.pixel_size
     return rotation, translation
 
 
