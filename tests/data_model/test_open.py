@@ -81,8 +81,7 @@ def test_pickles_small_and_whole(project):
 
 
 def test_a_hundred_thousand_images_open_in_no_memory(tmp_path):
-    from time import perf_counter
-
+    # the second it may take is benchmarks/bench_open.py's business
     from cryotk.data import open_stack
 
     n = 100_000
@@ -96,13 +95,11 @@ def test_a_hundred_thousand_images_open_in_no_memory(tmp_path):
     frames = {"optics": optics, "particles": pd.DataFrame({"rlnImageName": pd.Series(names, dtype=object), "rlnOpticsGroup": 1})}
     open_particles({k: v.iloc[:10] for k, v in frames.items()}, tmp_path)
     tracemalloc.start()
-    start = perf_counter()
     p, stack = open_particles(frames, tmp_path), open_stack(tmp_path / "a.mrcs")
-    seconds, memory = perf_counter() - start, tracemalloc.get_traced_memory()[0]
+    memory = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert p.sizes["particle"] == stack.sizes["image"] == n
     assert memory < 5e6
-    assert seconds < 1
 
 
 def test_reads_real_float16_particles(shared):
