@@ -7,6 +7,7 @@ from . import io as io
 from . import jobs as jobs
 from . import kernels as kernels
 from . import likelihood as likelihood
+from . import maps as maps
 from . import optics as optics
 from . import projection as projection
 from . import simulate as simulate
@@ -23,6 +24,12 @@ from .errors import CryotkError as CryotkError
 from .errors import CryotkWarning as CryotkWarning
 from .io.relion_refinement import open_iteration as open_iteration
 from .jobs import Class2D as Class2D
+from .jobs import Class3D as Class3D
+from .maps import create_mask as create_mask
+from .maps import crown_mask as crown_mask
+from .maps import open_postprocess as open_postprocess
+from .maps import postprocess as postprocess
+from .maps import suggest_threshold as suggest_threshold
 from .projection.api import ctf_image as ctf_image
 from .projection.api import fsc as fsc
 from .projection.api import project as project

@@ -8,6 +8,8 @@ import numpy as np
 
 from cryotk.data.refinement import RefinementModel
 from cryotk.geometry import symmetry_operators
+from cryotk.jobs.auto_sampling import half_set_resolution_shell
+from cryotk.jobs.half_sets import prior_from_fsc
 from cryotk.jobs.step import Expectation
 from cryotk.jobs.updates import (
     centre_of_mass_shift,
@@ -38,19 +40,28 @@ class MaximizationSettings:
     center_classes: bool = False
     center_limit_px: float = 5.0
     flatten_solvent: bool = True
+    do_noise: bool = True
     do_norm: bool = True
     do_scale: bool = True
     align: bool = True
     compat: str | None = None
+    mask: np.ndarray | None = None
+    """Soft mask of the box in place of the sphere of ``mask_diameter``."""
 
 
-def maximize(e: Expectation, settings: MaximizationSettings) -> tuple[RefinementModel, np.ndarray]:
+def maximize(
+    e: Expectation, settings: MaximizationSettings, fsc: np.ndarray | None = None, *, symmetrised: bool = False
+) -> tuple[RefinementModel, np.ndarray]:
     """Next model from an expectation.
 
     Parameters
     ----------
     e : Expectation
     settings : MaximizationSettings
+    fsc : (S,) float, optional
+        Correlation of half-sets, which then sets the prior and the resolution; the reference's own power does otherwise.
+    symmetrised : bool
+        The sums have their symmetry already.
 
     Returns
     -------
@@ -69,7 +80,9 @@ def maximize(e: Expectation, settings: MaximizationSettings) -> tuple[Refinement
     if premultiplied.any():
         pixels = np.maximum(Lattice(n, e.context.size).window_pixels_per_shell, 1)
         mean_ctf2 = sums.ctf_power / pixels / max(sums.n_particles, 1)
-    mask = particle_mask(n, settings.mask_diameter / (2 * old.pixel_size), dims=3 if old.is_3d else 2)
+    mask = settings.mask
+    if mask is None:
+        mask = particle_mask(n, settings.mask_diameter / (2 * old.pixel_size), dims=3 if old.is_3d else 2)
     for k in range(k_classes):
         tau2[k] = reference_power(context.references[k], n_shells)
         if sums.class_weight[k] <= 0:
@@ -77,10 +90,17 @@ def maximize(e: Expectation, settings: MaximizationSettings) -> tuple[Refinement
             references[k] = 0
             continue
         accumulator = sums.accumulators[k]
-        accumulator.symmetrise(operators)
+        if not symmetrised:
+            accumulator.symmetrise(operators)
         statistics = shell_statistics(accumulator, tau2[k], settings.tau2_fudge, mean_ctf2)
         ratio[k], noise_ref[k], complete[k] = statistics.data_vs_prior, statistics.reference_noise, statistics.completeness
-        new = wiener_reconstruct(accumulator, tau2[k], settings.tau2_fudge)
+        fudge = settings.tau2_fudge
+        if fsc is not None:
+            tau2[k], ratio[k] = prior_from_fsc(fsc, noise_ref[k], fudge)
+            # the prior holds the factor already; RELION applies it again
+            fudge = fudge if settings.compat == "relion" else 1.0
+            complete[k] = shell_statistics(accumulator, tau2[k], fudge, mean_ctf2).completeness
+        new = wiener_reconstruct(accumulator, tau2[k], fudge)
         if settings.center_classes:
             new = shift_bilinear(new, centre_of_mass_shift(new, settings.center_limit_px))
         references[k] = new * mask if settings.flatten_solvent else new
@@ -92,7 +112,10 @@ def maximize(e: Expectation, settings: MaximizationSettings) -> tuple[Refinement
     group_scales = np.asarray(old.group_scales)
     if settings.do_scale and len(group_scales) > 1:
         group_scales = update_scales(sums.scale_cross, sums.scale_self, np.asarray(old.group_counts))
-    resolution_shells = class_resolution_shells(ratio)
+    if fsc is None:
+        resolution_shells = class_resolution_shells(ratio)
+    else:
+        resolution_shells = np.array([half_set_resolution_shell(r) for r in ratio])
     shell = max(int(resolution_shells.max()), MIN_RESOLUTION_SHELL)
     box = n * old.pixel_size
     prior_offset = old.prior_offset
@@ -103,13 +126,14 @@ def maximize(e: Expectation, settings: MaximizationSettings) -> tuple[Refinement
         references=references,
         noise_power=update_noise(
             sums.noise, sums.noise_weight, Lattice(n, n).pixels_per_shell, old.noise_power, premultiplied
-        ),
+        ) if settings.do_noise else old.noise_power,
         class_distribution=distribution,
         direction_distribution=directions,
         prior_power=tau2,
         data_vs_prior=ratio,
         reference_noise=noise_ref,
         fourier_completeness=complete,
+        gold_standard_fsc=old.gold_standard_fsc if fsc is None else np.repeat(fsc[None], k_classes, 0),
         group_scales=group_scales,
         prior_offset=prior_offset,
         norm_average=sums.norm / total if settings.do_norm and total > 0 else old.norm_average,
@@ -122,4 +146,4 @@ def maximize(e: Expectation, settings: MaximizationSettings) -> tuple[Refinement
         class_completeness=np.array([c[inside].mean() for c in complete]),
     )
     model.class_resolution = np.where(resolution_shells > 0, box / np.maximum(resolution_shells, 1), np.inf)
-    return model, e.norm
+    return model, e.norm if settings.do_norm else np.array(e.context.state.norm)

@@ -21,7 +21,7 @@ from cryotk.likelihood.sampling import Sampling
 from cryotk.likelihood.sums import Sums
 from cryotk.projection import FourierReference
 
-__all__ = ["Expectation", "StepContext", "StepSettings", "run_expectation"]
+__all__ = ["Expectation", "Particles", "StepContext", "StepSettings", "merge_expectations", "run_expectation"]
 
 BLOCK_BYTES = 96_000_000
 MAX_LANES_2D, MAX_LANES_3D = 8, 4
@@ -165,6 +165,8 @@ class Expectation:
     """(n,) True for particles with empty or broken images, or without any likely pose: they are left out."""
     seconds: dict[str, float]
     context: StepContext
+    parts: list[Expectation] = field(default_factory=list)
+    """Of half-sets: one each, whose sums count; ``sums`` is then the first's."""
 
 
 def block_size(n: int, pixels: int) -> int:
@@ -243,3 +245,21 @@ def run_expectation(
     if "step" in context.__dict__:
         out.seconds = dict(context.step.seconds)
     return out
+
+
+def merge_expectations(parts: list[Expectation], sums: Sums, context: StepContext) -> Expectation:
+    """One expectation of parts that hold different particles (``context.rows`` of each)."""
+    first = parts[0]
+    names = ("class_number", "poses", "shifts", "p_max", "n_significant", "log_likelihood", "norm", "flagged")
+    merged = {name: getattr(first, name).copy() for name in names}
+    seconds = dict(first.seconds)
+    for part in parts[1:]:
+        rows = part.context.rows
+        assert rows is not None
+        images, _ = context.data.images_of(rows)
+        for name in names:
+            some = images if name == "norm" else rows
+            merged[name][some] = getattr(part, name)[some]
+        for name, value in part.seconds.items():
+            seconds[name] = seconds.get(name, 0.0) + value
+    return Expectation(sums=sums, seconds=seconds, context=context, **merged)

@@ -9,7 +9,7 @@ import numpy as np
 
 from cryotk.projection import Accumulator
 
-__all__ = ["Sums"]
+__all__ = ["Sums", "stack_classes"]
 
 
 @dataclass
@@ -71,3 +71,36 @@ class Sums:
             a, b = getattr(self, f.name), getattr(other, f.name)
             values.append([x + y for x, y in zip(a, b, strict=True)] if f.name == "accumulators" else a + b)
         return Sums(*values)
+
+
+def stack_classes(parts: list[Sums], classes: list[int], n_classes: int) -> Sums:
+    """Sums over classes of parts that knew one class each.
+
+    Parameters
+    ----------
+    parts : list of Sums
+        Of one class each, over different particles.
+    classes : list of int
+        Class of each part, from 0.
+    n_classes : int
+        Classes without a part get nothing.
+    """
+    of_class = dict(zip(classes, parts, strict=True))
+    first = parts[0].accumulators[0]
+
+    def row(k: int, name: str) -> np.ndarray:
+        part = of_class.get(k)
+        values = getattr(parts[0], name)[0]
+        return np.zeros_like(values) if part is None else getattr(part, name)[0]
+
+    total = {f.name: sum(getattr(p, f.name) for p in parts[1:]) + getattr(parts[0], f.name)
+             for f in fields(Sums) if f.name not in ("accumulators", *_PER_CLASS)}  # fmt: skip
+    per_class = {name: np.array([row(k, name) for k in range(n_classes)]) for name in _PER_CLASS}
+    accumulators = [
+        of_class[k].accumulators[0] if k in of_class else Accumulator(first.box, first.current_size, first.padding, first.is_3d)
+        for k in range(n_classes)
+    ]
+    return Sums(accumulators=accumulators, **per_class, **total)
+
+
+_PER_CLASS = ("class_weight", "direction_weight", "class_offset")

@@ -1,0 +1,301 @@
+"""What Class3D and Refine3D share: references, sampling, accuracies, the plan of an iteration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from cryotk.data import Convergence, Iteration, RefinementModel, SamplingSettings
+from cryotk.errors import DataError, SettingsError
+from cryotk.fourier import lowpass, lowpass_gain, shell_index
+from cryotk.geometry import directions, parse_symmetry, symmetry_operators
+from cryotk.jobs.auto_sampling import angular_step
+from cryotk.jobs.bookkeeping import next_perturbation
+from cryotk.jobs.references3d import open_mask, open_references
+from cryotk.jobs.refinement_job import RefinementJob, RefinementSettings
+from cryotk.jobs.start import initial_noise
+from cryotk.jobs.step import StepContext, StepSettings
+from cryotk.jobs.updates import next_image_size, round_int
+from cryotk.likelihood.accuracy import estimate_accuracy
+from cryotk.likelihood.correlation import CorrelationStep
+from cryotk.likelihood.references import SliceMaker, group_transform
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["CorrelationContext", "Plan", "VolumeJob", "VolumeSettings", "order_of_sampling"]
+
+N_ACCURACY = 100
+"""Particles that the accuracies are estimated from."""
+MIN_SHELL = 5
+
+
+class CorrelationContext(StepContext):
+    """Of a first iteration whose references are not on the images' grey scale."""
+
+    step_type = CorrelationStep
+
+
+class VolumeSettings(RefinementSettings):
+    """Settings that all 3D jobs have."""
+
+    mask_diameter: float = Field(200.0, gt=0)
+    symmetry: str = "C1"
+    initial_lowpass: float | None = Field(60.0, gt=0)
+    initial_sampling: float = Field(7.5, gt=0, le=30)
+    offset_range_px: float = Field(5.0, ge=0)
+    offset_step_px: float = Field(1.0, gt=0)
+    absolute_greyscale: bool = False
+    zero_mask: bool = True
+    do_ctf: bool = True
+    ctf_intact_first_peak: bool = False
+    seed: int
+    compat: Literal["relion"] | None = None
+    device: str = "auto"
+    perturbation_factor: float = Field(0.5, ge=0, le=1)
+    padding: float = Field(2.0, ge=1, le=4)
+
+    @field_validator("symmetry")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        parse_symmetry(value)
+        return value.strip().upper()
+
+
+def order_of_sampling(degrees: float) -> int:
+    """HEALPix order of the coarse grid whose oversampled step is nearest to ``degrees`` (7.5 is order 2)."""
+    return int(max(0, round(np.log2(60.0 / (2 * degrees)))))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an iteration does, decided before its expectation from the last one alone."""
+
+    number: int
+    size: int
+    """Image window in pixels."""
+    coarse_step: float
+    """Angular step in degrees that sets the window of the coarse pass."""
+    sampling: SamplingSettings
+    convergence: Convergence
+    models: tuple[RefinementModel, ...]
+    """Model, or one of each half-set, with this iteration's sampling and accuracies."""
+    correlation: bool = False
+    final: bool = False
+
+
+class VolumeJob(RefinementJob):
+    """A refinement of maps."""
+
+    _mask: np.ndarray | None = None
+
+    def __init__(self, particles: xr.Dataset | str | Path, references: Any, mask: Any = None, **values: Any) -> None:
+        super().__init__(particles, **values)
+        optics = self.data.optics[0]
+        n_ops = len(symmetry_operators(self.settings.symmetry))
+        if n_ops < 1:
+            raise SettingsError(f"symmetry {self.settings.symmetry!r} is not known")
+        limit = optics.box_size / 2
+        if self.settings.offset_range_px > limit:
+            raise SettingsError(
+                f"offset_range_px = {self.settings.offset_range_px:g} moves particles out of a box of {optics.box_size} pixels"
+            )
+        far = np.abs(self.data.shifts).max(1) > limit * optics.pixel_size
+        if far.any():
+            i = int(np.nonzero(far)[0][0])
+            raise DataError(
+                f"particle {i + 1} has an offset of {np.abs(self.data.shifts[i]).max():.0f} Å, beyond its box: extract it again "
+                "around its centre, or remove it"
+            )
+        self._references_given = references
+        self._mask = open_mask(mask, optics.box_size, optics.pixel_size)
+        self._plan_cache: tuple[RefinementModel, Plan] | None = None
+
+    # -- start ---------------------------------------------------------------------------------------------------
+
+    def _open_references(self) -> tuple[np.ndarray, float]:
+        optics = self.data.optics[0]
+        maps, a = open_references(self._references_given, optics.box_size, optics.pixel_size)
+        if self.settings.compat != "relion":
+            return maps, optics.pixel_size
+        if a < optics.pixel_size:
+            # RELION's model pixel is that of the map's header, a little smaller: half pixels round towards zero
+            self._state.shifts = self._state.shifts * (1 - 1e-8)
+        return maps, a
+
+    def _first_sampling(self, a: float) -> SamplingSettings:
+        s = self.settings
+        order = order_of_sampling(s.initial_sampling)
+        step = angular_step(order, 0)
+        return self._with_directions(SamplingSettings(
+            is_3d=True, healpix_order=order, symmetry=s.symmetry, psi_step=step, offset_range=s.offset_range_px * a,
+            offset_step=2 * s.offset_step_px * a, perturbation_factor=s.perturbation_factor, healpix_order_original=order,
+            psi_step_original=step, offset_range_original=s.offset_range_px * a, offset_step_original=2 * s.offset_step_px * a,
+        ))  # fmt: skip
+
+    @staticmethod
+    def _with_directions(sampling: SamplingSettings) -> SamplingSettings:
+        rot, tilt = directions(sampling.healpix_order, sampling.symmetry)
+        return replace(sampling, directions=np.stack([rot, tilt], -1))
+
+    def _first_model(self, maps: np.ndarray, a: float, n_directions: int, tau2_fudge: float) -> RefinementModel:
+        """Model of iteration 0 from maps (K, N, N, N)."""
+        s, data = self.settings, self.data
+        k, box = len(maps), maps.shape[-1]
+        n_shells = box // 2 + 1
+        noise = initial_noise(data, box, a, s.mask_diameter, s.zero_mask)
+        references = np.array(maps, float)
+        if s.initial_lowpass:
+            # as a file holds them: reading iteration 0 gives the same bits
+            references = np.stack([lowpass(m, a, s.initial_lowpass).astype(np.float32) for m in maps]).astype(float)
+        power = np.stack([_map_power(m) for m in references]) * tau2_fudge
+        per_shell = np.maximum(2 * np.arange(n_shells), 1)
+        mean_noise = np.where(noise.mean(0) > 0, noise.mean(0), np.inf)
+        ratio = data.n / k / mean_noise * power / per_shell
+        if s.initial_lowpass:
+            shell = max(round_int(box * a / s.initial_lowpass), 1)
+        else:
+            below = np.nonzero((ratio < 1).all(0)[1:])[0]
+            shell = max(int(below[0]) if len(below) else n_shells - 1, MIN_SHELL)
+        zeros = np.zeros((k, n_shells))
+        return RefinementModel(
+            references=references, pixel_size=a, noise_power=noise, class_distribution=np.full(k, 1 / k), prior_power=power,
+            data_vs_prior=ratio, reference_noise=zeros, fourier_completeness=zeros, gold_standard_fsc=zeros,
+            group_names=data.group_names, group_counts=data.group_counts, group_scales=np.ones(len(data.group_names)),
+            direction_distribution=np.full((k, n_directions), 1 / (k * n_directions)),
+            current_resolution=box * a / shell, current_size=0, padding=s.padding, tau2_fudge=tau2_fudge,
+            accuracy_rotation=np.full(k, 999.0), accuracy_translation=np.full(k, 999.0),
+            class_resolution=np.full(k, box * a / shell), class_completeness=np.zeros(k),
+            # images that carry norms of an earlier run start at their mean
+            norm_average=1.0 if s.compat == "relion" else float(data.norm.mean()),
+        )  # fmt: skip
+
+    def _low_passed(self, model: RefinementModel) -> None:
+        """After a first iteration by correlation: maps and spectra no finer than at the start, in place."""
+        h, a, n = self.settings.initial_lowpass, model.pixel_size, model.box_size
+        if not h:
+            return
+        model.references = np.stack([lowpass(m, a, h) for m in model.references])
+        gain = lowpass_gain(n, a, h, 2.0, 3)[0, 0] ** 2
+        model.prior_power, model.data_vs_prior = model.prior_power * gain, model.data_vs_prior * gain
+        shell = max(round_int(n * a / h), 1)
+        model.current_resolution = n * a / shell
+        model.class_resolution = np.full(model.n_classes, model.current_resolution)
+
+    # -- one iteration -------------------------------------------------------------------------------------------
+
+    def step_settings(self) -> StepSettings:
+        """How images are compared with references."""
+        s = self.settings
+        return StepSettings(
+            mask_diameter=s.mask_diameter, align=getattr(s, "align", True), do_ctf=s.do_ctf, zero_mask=s.zero_mask,
+            ctf_intact_first_peak=s.ctf_intact_first_peak, resolution_limit=getattr(s, "resolution_limit", None), seed=s.seed,
+            compat=s.compat,
+        )
+
+    def plan(self) -> Plan:
+        """What the next iteration will do."""
+        current = self.current
+        if self._plan_cache is None or self._plan_cache[0] is not current.model:
+            self._plan_cache = current.model, self._make_plan(current)
+        return self._plan_cache[1]
+
+    def _make_plan(self, current: Iteration) -> Plan:
+        raise NotImplementedError
+
+    def _next_size(self, current: Iteration) -> int:
+        m, c = current.model, current.convergence
+        shell = round_int(m.box_size * m.pixel_size / m.current_resolution) if np.isfinite(m.current_resolution) else 1
+        return next_image_size(shell, m.box_size, c.increment_size, m.average_p_max, c.has_high_fsc_at_limit)
+
+    def _perturbed(self, sampling: SamplingSettings, number: int) -> SamplingSettings:
+        s = self.settings
+        if not getattr(s, "align", True) or s.perturbation_factor == 0:
+            return replace(sampling, perturbation=0.0)
+        return replace(sampling, perturbation=next_perturbation(sampling.perturbation, s.perturbation_factor, s.seed, number))
+
+    def _by_correlation(self, number: int) -> bool:
+        s = self.settings
+        return number == 1 and not s.absolute_greyscale and getattr(s, "align", True)
+
+    def _accuracies(self, context: StepContext, rows: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Accuracy of rotations (degrees) and offsets (Å) of each class at the particles' poses; 999 where not estimated."""
+        m, data = context.model, self.data
+        rng = np.random.default_rng([self.settings.seed, number, 1])
+        rotation, translation = np.full(m.n_classes, 999.0), np.full(m.n_classes, 999.0)
+        chosen = rng.permutation(rows)[:N_ACCURACY]
+        group = data.group_of_particle()
+        # one optics group serves the estimate
+        g = int(group[chosen[0]])
+        chosen = np.sort(chosen[group[chosen] == g])
+        optics, prepare = data.optics[g], context.preparation(g)
+        maker = SliceMaker(context.references, prepare.lattice, group_transform(optics, m.box_size, m.pixel_size))
+        ctf = prepare.ctf(data.image_start[chosen])
+        inverse = prepare.score_inverse_noise.astype(float)
+        for k in range(m.n_classes):
+            if m.class_distribution[k] >= 0.01:
+                rot, shift = estimate_accuracy(maker, k, self._state.poses[chosen], ctf, inverse, rng, True)
+                rotation[k], translation[k] = rot, shift * optics.pixel_size
+        return rotation, translation
+
+    # -- files ---------------------------------------------------------------------------------------------------
+
+    def _extra_state(self) -> dict[str, Any]:
+        return {} if self._mask is None else {"mask": self._mask}
+
+    def _restore_extra(self, extra: dict[str, Any]) -> None:
+        if self._mask is None and "mask" in extra:
+            self._mask = np.asarray(extra["mask"], np.float32)
+
+    @classmethod
+    def _remake(cls, particles: Any, values: dict[str, Any], start: Iteration) -> Self:
+        values = dict(values)
+        return cls(particles, start.classes, mask=values.pop("mask", None), **values)
+
+    def _unstarted(self, values: dict[str, Any]) -> Self:
+        mask = values.pop("mask", None)
+        new = type(self)(self.particles, self._references_given, mask=mask, **values)
+        new._restore_extra(self._extra_state())
+        return new
+
+    def _common_entries(self) -> dict[str, Any]:
+        s = self.settings
+        return {
+            "rlnRandomSeed": s.seed, "rlnParticleDiameter": float(s.mask_diameter), "rlnDoZeroMask": s.zero_mask,
+            "rlnDoCorrectCtf": s.do_ctf, "rlnDoIgnoreCtfUntilFirstPeak": s.ctf_intact_first_peak,
+        }  # fmt: skip
+
+    @classmethod
+    def _common_settings(cls, it: Iteration) -> dict[str, Any]:
+        """Settings that RELION's files of any 3D job hold."""
+        o, a, sampling = it.optimiser, it.model.pixel_size, it.sampling
+        return {
+            "mask_diameter": float(o.get("rlnParticleDiameter", 200)),
+            "symmetry": sampling.symmetry,
+            "initial_lowpass": None,
+            "initial_sampling": angular_step(sampling.healpix_order_original),
+            "offset_range_px": (sampling.offset_range_original or 5 * a) / a,
+            "offset_step_px": (sampling.offset_step_original or 2 * a) / a / 2,
+            "absolute_greyscale": True,
+            "do_ctf": bool(int(o.get("rlnDoCorrectCtf", 1))),
+            "zero_mask": bool(int(o.get("rlnDoZeroMask", 1))),
+            "ctf_intact_first_peak": bool(int(o.get("rlnDoIgnoreCtfUntilFirstPeak", 0))),
+            "seed": int(o.get("rlnRandomSeed", 0)),
+            "padding": it.model.padding,
+        }
+
+
+def _map_power(map_: np.ndarray) -> np.ndarray:
+    """Half the mean power of a map's transform per shell, on the scale of image transforms divided by their pixels."""
+    import scipy.fft
+
+    n = map_.shape[-1]
+    f = scipy.fft.rfftn(map_, workers=1) / n**2
+    shell = shell_index(n, 3)
+    inside = shell <= n // 2
+    power = np.bincount(shell[inside], (np.abs(f) ** 2)[inside], minlength=n // 2 + 1)
+    return power / np.bincount(shell[inside], minlength=n // 2 + 1) / 2
