@@ -1,0 +1,183 @@
+"""``postprocess.star`` and the files beside it, written and read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+
+from cryotk.data import open_volume, pixel_size_of, write_volume
+from cryotk.errors import FileFormatError
+from cryotk.io import StarBlock, atomic_write, read_star, write_star
+from cryotk.maps.curves import EMPTY
+from cryotk.maps.postprocess_result import FSC_LABELS, GUINIER_LABELS, PostprocessResult, fsc_dataset, guinier_dataset
+
+__all__ = ["open_postprocess", "write_postprocess"]
+
+
+def write_postprocess(result: PostprocessResult, directory: Path, root: str) -> Path:
+    """Write a result as RELION's files; the STAR file last."""
+    directory.mkdir(parents=True, exist_ok=True)
+    base = directory / root
+    general: dict[str, Any] = {"rlnFinalResolution": _finite(result.resolution), "rlnBfactorUsedForSharpening": float(result.b_factor)}
+    for label, name, source in (("rlnUnfilteredMapHalf1", "half1", result.half1), ("rlnUnfilteredMapHalf2", "half2", result.half2)):
+        general[label] = _file_of(source, Path(f"{base}_{name}_unfil.mrc"), result.pixel_size)
+    if result.volume is not None:
+        write_volume(_host(result.volume), f"{base}.mrc", result.pixel_size)
+        general["rlnPostprocessedMap"] = f"{base}.mrc"
+    if result.molecular_weight is not None:
+        general["rlnMolecularWeight"] = result.molecular_weight
+        general["rlnParticleBoxFractionMolecularWeight"] = result.box_fraction_weight
+    if result.box_fraction_mask is not None or result.mask_source is not None:
+        if result.box_fraction_mask is not None:
+            general["rlnParticleBoxFractionSolventMask"] = result.box_fraction_mask
+        general["rlnMaskName"] = _file_of(result.mask_source, Path(f"{base}_mask.mrc"), result.pixel_size)
+        if result.randomise_from is not None:
+            general["rlnRandomiseFrom"] = result.randomise_from
+        masked = result.masked
+        if masked is not None:
+            write_volume(_host(masked), f"{base}_masked.mrc", result.pixel_size)
+            general["rlnPostprocessedMapMasked"] = f"{base}_masked.mrc"
+    fit = result.guinier.attrs
+    if "slope" in fit:
+        general["rlnFittedSlopeGuinierPlot"] = float(fit["slope"])
+        general["rlnFittedInterceptGuinierPlot"] = float(fit["intercept"])
+        general["rlnCorrelationFitGuinierPlot"] = float(fit["correlation"])
+
+    fsc = result.fsc
+    shell = fsc["shell"].values
+    angstrom = np.where(shell > 0, np.where(np.isfinite(fsc["resolution"].values), fsc["resolution"].values, 999.0), 999.0)
+    with_mask = "masked" in fsc
+    columns: dict[str, Any] = {"rlnSpectralIndex": shell, "rlnResolution": 1 / angstrom, "rlnAngstromResolution": angstrom}
+    if with_mask:
+        columns.update({label: fsc[name].values for name, label in FSC_LABELS.items() if name in fsc})
+    else:
+        columns[FSC_LABELS["unmasked"]] = fsc["corrected"].values
+        if "particle_fraction_weight" in fsc:
+            columns[FSC_LABELS["particle_fraction_weight"]] = fsc["particle_fraction_weight"].values
+    guinier: dict[str, Any] = {"rlnResolutionSquared": result.guinier["inverse_resolution_squared"].values}
+    for name, label in GUINIER_LABELS.items():
+        if name in result.guinier:
+            v = result.guinier[name].values
+            guinier[label] = np.where(np.isfinite(v), v, EMPTY)
+    _write_dat(base, 1 / angstrom, fsc["corrected"].values)
+    _write_xml(base, 1 / angstrom, fsc["corrected"].values)
+    star = Path(f"{base}.star")
+    write_star(star, {
+        "general": StarBlock("general", general, is_loop=False), "fsc": StarBlock("fsc", columns), "guinier": StarBlock("guinier", guinier),
+    }, header="# cryotk postprocess\n")  # fmt: skip
+    return star
+
+
+def _finite(v: float) -> float:
+    return float(v) if np.isfinite(v) else 999.0
+
+
+def _host(volume: Any) -> Any:
+    data = volume.data
+    return volume.copy(data=data.get()) if hasattr(data, "get") and not isinstance(data, np.ndarray) else volume
+
+
+def _file_of(source: Any, path: Path, pixel_size: float) -> str:
+    """Name of a map's file; maps from memory are written."""
+    if source is None:
+        return "None"
+    if isinstance(source, (str, os.PathLike)):
+        return os.fspath(source)
+    write_volume(_host(source), path, pixel_size)
+    return str(path)
+
+
+def _write_dat(base: Path, frequency: np.ndarray, curve: np.ndarray) -> None:
+    atomic_write(f"{base}_fsc.dat", "".join(f"{x:.6g} {y:.6g}\n" for x, y in zip(frequency, curve, strict=True)).encode())
+
+
+def _write_xml(base: Path, frequency: np.ndarray, curve: np.ndarray) -> None:
+    """Write the FSC as EMDB takes it."""
+    attributes = " ".join(
+        f"{k}={quoteattr(v)}" for k, v in
+        (("title", "RELION masked-corrected FSC"), ("xaxis", "Resolution (A-1)"), ("yaxis", "Correlation Coefficient"))
+    )  # fmt: skip
+    points = "".join(
+        f"  <coordinate>\n    <x>{x:.6g}</x>\n    <y>{y:.6g}</y>\n  </coordinate>\n" for x, y in zip(frequency, curve, strict=True)
+    )
+    atomic_write(f"{base}_fsc.xml", f"<fsc {attributes}>\n{points}</fsc>\n".encode())
+
+
+def open_postprocess(path: str | os.PathLike[str]) -> PostprocessResult:
+    """Read RELION's (or our) ``postprocess.star``; maps are read when they are found.
+
+    Files named inside are looked for relative to the working directory, the STAR file's folder, and the project it is in.
+
+    Parameters
+    ----------
+    path : path
+        The STAR file, or the job's folder.
+
+    Raises
+    ------
+    MissingFileError, FileFormatError
+        The last when it has no tables ``general`` and ``fsc``.
+    """
+    p = Path(path)
+    if p.is_dir():
+        p = p / "postprocess.star"
+    blocks = read_star(p)
+    if "general" not in blocks or "fsc" not in blocks:
+        raise FileFormatError(f"{p} is no postprocess.star: it has {', '.join(blocks) or 'no tables'}, not general and fsc")
+    general, table = blocks["general"], blocks["fsc"]
+    shell = np.atleast_1d(table["rlnSpectralIndex"])
+    extent = float(np.atleast_1d(table["rlnAngstromResolution"])[1]) if len(shell) > 1 else 0.0  # box times pixel
+    found = {name: np.atleast_1d(np.asarray(table[label], float)) for name, label in FSC_LABELS.items() if label in table}
+    if not found:
+        raise FileFormatError(f"{p}: table fsc has no correlation column; found {', '.join(table.columns)}")
+    if "unmasked" not in found:
+        found["unmasked"] = next(iter(found.values()))
+    found.setdefault("corrected", found["unmasked"])
+    volume_path = _find(p, general.get("rlnPostprocessedMap")) or _find(p, p.with_suffix(".mrc").name)
+    mask_path = _find(p, general.get("rlnMaskName"))
+    volume = None if volume_path is None else open_volume(volume_path)
+    box = int(volume.shape[0]) if volume is not None else 2 * (len(shell) - 1)
+    a = extent / box
+    if volume is not None and pixel_size_of(volume) != a:
+        volume = open_volume(volume_path, a)
+    order: dict[str, np.ndarray] = {k: found[k] for k in ("corrected", "unmasked", "masked", "randomised", "particle_fraction_mask", "particle_fraction_weight") if k in found}
+    fit = {
+        name: float(general[label])
+        for name, label in (("slope", "rlnFittedSlopeGuinierPlot"), ("intercept", "rlnFittedInterceptGuinierPlot"),
+                            ("correlation", "rlnCorrelationFitGuinierPlot"))
+        if label in general
+    }  # fmt: skip
+    return PostprocessResult(
+        resolution=float(general["rlnFinalResolution"]), b_factor=float(general.get("rlnBfactorUsedForSharpening", 0.0)),
+        fsc=fsc_dataset(order, box, a, resolution=float(general["rlnFinalResolution"])), guinier=_read_guinier(blocks.get("guinier"), fit),
+        pixel_size=a, box_size=box, volume=volume, mask=None if mask_path is None else open_volume(mask_path, a),
+        half1=_find(p, general.get("rlnUnfilteredMapHalf1")) or general.get("rlnUnfilteredMapHalf1"),
+        half2=_find(p, general.get("rlnUnfilteredMapHalf2")) or general.get("rlnUnfilteredMapHalf2"),
+        mask_source=mask_path or general.get("rlnMaskName"), randomise_from=general.get("rlnRandomiseFrom"),
+        molecular_weight=general.get("rlnMolecularWeight"), box_fraction_mask=general.get("rlnParticleBoxFractionSolventMask"),
+        box_fraction_weight=general.get("rlnParticleBoxFractionMolecularWeight"), fitted=bool(fit), source=str(p),
+    )  # fmt: skip
+
+
+def _read_guinier(table: StarBlock | None, fit: dict[str, float]) -> Any:
+    if table is None:
+        return guinier_dataset(np.empty(0), {}, **fit)
+    lines = {name: np.atleast_1d(np.asarray(table[label], float)) for name, label in GUINIER_LABELS.items() if label in table}
+    return guinier_dataset(
+        np.atleast_1d(np.asarray(table["rlnResolutionSquared"], float)), {k: np.where(v <= EMPTY, np.nan, v) for k, v in lines.items()}, **fit
+    )
+
+
+def _find(star: Path, name: Any) -> Path | None:
+    """A file named in a STAR file; None when it is not there."""
+    if name in (None, "None", ""):
+        return None
+    q = Path(str(name))
+    for folder in (Path(), star.parent, *star.resolve().parents[1:4]):
+        if (folder / q).is_file():
+            return folder / q
+    return star.parent / q.name if (star.parent / q.name).is_file() else None

@@ -1,0 +1,256 @@
+"""Transforms of maps and what is done to them, on the array module of the input.
+
+Half transforms ``(n, n, n // 2 + 1)``, divided by the number of voxels. Numpy arrays go through the compiled kernels, in slabs over a
+fixed number of pieces, so that results do not depend on the number of threads; other libraries through their own FFT and reductions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
+
+import array_api_compat
+import numpy as np
+import scipy.fft
+
+from cryotk.execution import default_threads
+from cryotk.kernels import shell_sums
+
+__all__ = [
+    "amplitudes_by_radius", "apply_gain", "cross_sums", "forward", "inverse", "is_numpy", "mask_transform", "namespace",
+    "radii", "random_phases", "shell_means", "shells_of_radii",
+]
+
+_SLABS = 8
+
+
+def namespace(*arrays: Any) -> Any:
+    """Array-API namespace of arrays."""
+    return array_api_compat.array_namespace(*arrays)
+
+
+def is_numpy(x: Any) -> bool:
+    """Whether the compiled kernels can take it."""
+    return isinstance(x, np.ndarray)
+
+
+@lru_cache(maxsize=8)
+def shells_of_radii(n: int) -> np.ndarray:
+    """Shell (rounded radius) of every ``k^2`` of a box, int32."""
+    k2 = np.arange(3 * (n // 2) ** 2 + 1)
+    return np.floor(np.sqrt(k2) + 0.5).astype(np.int32)
+
+
+@lru_cache(maxsize=8)
+def radii(n: int) -> np.ndarray:
+    """Radius of every ``k^2`` of a box, in Fourier pixels."""
+    return np.sqrt(np.arange(3 * (n // 2) ** 2 + 1, dtype=float))
+
+
+@lru_cache(maxsize=8)
+def _counts_by_radius(n: int) -> np.ndarray:
+    """How many stored coefficients have each ``k^2``."""
+    k = np.arange(n)
+    k2 = np.bincount(np.where(k <= n // 2, k, n - k) ** 2)
+    two = np.zeros(2 * (n // 2) ** 2 + 1, np.int64)
+    where = np.nonzero(k2)[0]
+    np.add.at(two, (where[:, None] + where).ravel(), (k2[where][:, None] * k2[where]).ravel())
+    out = np.zeros(3 * (n // 2) ** 2 + 1, np.int64)
+    for x in range(n // 2 + 1):
+        out[x * x : x * x + len(two)] += two
+    return out
+
+
+def _slabs(n: int) -> list[tuple[int, int]]:
+    edges = np.linspace(0, n, min(_SLABS, n) + 1).round().astype(int)
+    return [(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a]
+
+
+def each_slab(function: Callable[[int, int], Any], n: int) -> list[Any]:
+    """Run a function over a fixed cut of ``n`` planes, in threads; results in order."""
+    slabs, threads = _slabs(n), default_threads()
+    if threads == 1 or n < 32:
+        return [function(*s) for s in slabs]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(lambda s: function(*s), slabs))
+
+
+def _workers(n: int) -> int:
+    return default_threads() if n >= 48 else 1
+
+
+def forward(x: Any, mask: Any = None) -> Any:
+    """Half transform of a cube, divided by the number of voxels; of ``x * mask`` when one is given."""
+    n = x.shape[-1]
+    if not is_numpy(x):
+        xp = namespace(x)
+        return xp.fft.rfftn(x if mask is None else x * mask, axes=(0, 1, 2), norm="forward")
+    kind = np.complex128 if x.dtype == np.float64 else np.complex64
+    f = np.empty((n, n, n // 2 + 1), kind)
+    scale = 1.0 / n**3
+
+    def lines(a: int, b: int) -> None:
+        block = x[a:b] if mask is None else x[a:b] * mask[a:b]
+        f[a:b] = scipy.fft.rfft(block, axis=2, workers=1)
+        f[a:b] *= kind(scale)
+
+    each_slab(lines, n)
+    return _in_planes(scipy.fft.fft, f)
+
+
+def _in_planes(transform: Any, f: np.ndarray) -> np.ndarray:
+    """Complex transforms along z and y, in place."""
+    n = f.shape[0]
+    for axis in (1, 0):
+        out = transform(f, axis=axis, overwrite_x=True, workers=_workers(n), norm="backward" if transform is scipy.fft.fft else "forward")
+        if out is not f:
+            f[...] = out
+    return f
+
+
+def inverse(f: Any, n: int, overwrite: bool = False) -> Any:
+    """Map of a half transform; ``overwrite`` allows using the transform's memory."""
+    if not is_numpy(f):
+        xp = namespace(f)
+        return xp.fft.irfftn(f, s=(n, n, n), axes=(0, 1, 2), norm="forward")
+    work = _in_planes(scipy.fft.ifft, f if overwrite else f.copy())
+    out = np.empty((n, n, n), np.float64 if f.dtype == np.complex128 else np.float32)
+
+    def lines(a: int, b: int) -> None:
+        out[a:b] = scipy.fft.irfft(work[a:b], n, axis=2, norm="forward", workers=1)
+
+    each_slab(lines, n)
+    return out
+
+
+def mask_transform(f: Any, mask: Any) -> Any:
+    """Transform of the map of a transform times a mask; uses the transform's memory."""
+    n = mask.shape[-1]
+    if not is_numpy(f):
+        return forward(inverse(f, n), mask)
+    work = _in_planes(scipy.fft.ifft, f)
+    scale = work.dtype.type(1.0 / n**3)
+
+    def lines(a: int, b: int) -> None:
+        block = scipy.fft.irfft(work[a:b], n, axis=2, norm="forward", workers=1)
+        block *= mask[a:b]
+        work[a:b] = scipy.fft.rfft(block, axis=2, workers=1)
+        work[a:b] *= scale
+
+    each_slab(lines, n)
+    return _in_planes(scipy.fft.fft, work)
+
+
+def _squared_radius(xp: Any, n: int) -> Any:
+    i, j = xp.arange(n, dtype=xp.int64), xp.arange(n // 2 + 1, dtype=xp.int64)
+    k2 = xp.where(i <= n // 2, i, i - n) ** 2
+    return k2[:, None, None] + k2[None, :, None] + (j**2)[None, None, :]
+
+
+def _bin_sums(xp: Any, index: Any, values: list[Any], length: int) -> np.ndarray:
+    """Sums of values with the same index, for libraries that have no bincount in their standard."""
+    flat = xp.reshape(index, (-1,))
+    out = []
+    if hasattr(xp, "bincount"):
+        for v in values:
+            out.append(_to_numpy(xp.bincount(flat, weights=xp.reshape(v, (-1,)), minlength=length))[:length])
+        return np.stack(out)
+    order = xp.argsort(flat)
+    edges = xp.searchsorted(xp.take(flat, order), xp.arange(length + 1, dtype=flat.dtype))
+    for v in values:
+        total = xp.cumulative_sum(xp.take(xp.reshape(v, (-1,)), order), include_initial=True)
+        at = xp.take(total, edges)
+        out.append(_to_numpy(at[1:] - at[:-1]))
+    return np.stack(out)
+
+
+def _to_numpy(x: Any) -> np.ndarray:
+    return np.asarray(x.get() if hasattr(x, "get") else x)
+
+
+def cross_sums(a: Any, b: Any) -> np.ndarray:
+    """Sums of ``Re(conj(a) b)``, ``|a|^2``, ``|b|^2`` over shells 0 to n // 2.
+
+    Returns
+    -------
+    (3, n // 2 + 1) float64
+    """
+    n = a.shape[0]
+    if is_numpy(a):
+        table = shells_of_radii(n)
+
+        def part(first: int, last: int) -> np.ndarray:
+            out = np.zeros((3, n // 2 + 1))
+            shell_sums.cross_sums(a, b, table, first, last, out)
+            return out
+
+        return np.sum(each_slab(part, n), axis=0)
+    xp = namespace(a, b)
+    shell = xp.reshape(xp.take(xp.asarray(shells_of_radii(n)), xp.reshape(_squared_radius(xp, n), (-1,))), a.shape)
+    double = xp.float64
+    products = [
+        xp.astype(xp.real(xp.conj(a) * b), double),
+        xp.astype(xp.real(a), double) ** 2 + xp.astype(xp.imag(a), double) ** 2,
+        xp.astype(xp.real(b), double) ** 2 + xp.astype(xp.imag(b), double) ** 2,
+    ]
+    return _bin_sums(xp, shell, products, int(shells_of_radii(n)[-1]) + 1)[:, : n // 2 + 1]
+
+
+def amplitudes_by_radius(f: Any) -> np.ndarray:
+    """Sum of ``|f|`` over the coefficients of each ``k^2``: all radial averages, of the map and of any radial filter of it.
+
+    Returns
+    -------
+    (3 (n // 2)^2 + 1,) float64
+    """
+    n = f.shape[0]
+    length = 3 * (n // 2) ** 2 + 1
+    if is_numpy(f):
+
+        def part(first: int, last: int) -> np.ndarray:
+            out = np.zeros(length)
+            shell_sums.amplitude_sums(f, first, last, out)
+            return out
+
+        return np.sum(each_slab(part, n), axis=0)
+    xp = namespace(f)
+    return _bin_sums(xp, _squared_radius(xp, n), [xp.astype(xp.abs(f), xp.float64)], length)[0]
+
+
+def shell_means(by_radius: np.ndarray, n: int, gain: np.ndarray | None = None) -> np.ndarray:
+    """Mean over the stored coefficients of shells 0 to n // 2, of sums over ``k^2`` that a radial gain may multiply."""
+    shell = shells_of_radii(n)
+    values = by_radius if gain is None else by_radius * gain
+    total = np.bincount(shell, values, n // 2 + 1)[: n // 2 + 1]
+    return total / np.bincount(shell, _counts_by_radius(n), n // 2 + 1)[: n // 2 + 1]
+
+
+def apply_gain(f: Any, gain: np.ndarray, overwrite: bool = False) -> Any:
+    """Multiply a transform by a gain that is a table over ``k^2``."""
+    n = f.shape[0]
+    if is_numpy(f):
+        out = f if overwrite else np.empty_like(f)
+        table = gain.astype(np.float32 if f.dtype == np.complex64 else np.float64)
+        each_slab(lambda first, last: shell_sums.apply_gain(f, table, first, last, out), n)
+        return out
+    xp = namespace(f)
+    table = xp.asarray(gain.astype(np.float32 if f.dtype == xp.complex64 else np.float64))
+    return f * xp.reshape(xp.take(table, xp.reshape(_squared_radius(xp, n), (-1,))), f.shape)
+
+
+def random_phases(f: Any, shell: int, seed: int, half: int, overwrite: bool = False) -> Any:
+    """Randomise the phases of all coefficients with ``|k| >= shell``.
+
+    Phases are a function of the seed, the half and the place alone, not of threads or libraries.
+    """
+    n = f.shape[0]
+    key = np.random.SeedSequence([seed, half]).generate_state(1, np.uint64)[0]
+    circle = shell_sums.unit_circle()
+    if is_numpy(f):
+        out = f if overwrite else f.copy()
+        each_slab(lambda first, last: shell_sums.randomise_phases(out, shell * shell, key, circle, first, last), n)
+        return out
+    xp = namespace(f)
+    return shell_sums.randomise_phases_numpy(f, shell * shell, int(key), xp.asarray(circle), xp)
