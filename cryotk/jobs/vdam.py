@@ -6,6 +6,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,6 +119,8 @@ class GradientJob(RefinementJob):
             previous.assignments["class_number"].values[b], e.class_number[b], old.poses[b], e.poses[b], old.shifts[b],
             e.shifts[b], operators,
         )
+        planned = getattr(e.context, "convergence", None)
+        before = previous if planned is None else replace(previous, convergence=planned)
         self._momenta = momenta
         good = ~e.flagged[b]
         numbers = {
@@ -126,7 +129,7 @@ class GradientJob(RefinementJob):
             "step_size": settings.step,
             "tau2_fudge": settings.tau2_fudge,
         } | report  # fmt: skip
-        return model, e.norm, advance(previous, model, moved), numbers
+        return model, e.norm, advance(before, model, moved), numbers
 
     def _no_momenta(self, model: RefinementModel) -> list[Momentum]:
         return [Momentum.empty(model.box_size, model.padding, 3 if model.is_3d else 2) for _ in range(model.n_classes)]

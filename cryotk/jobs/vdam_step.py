@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from cryotk.data import Convergence
 from cryotk.execution.lanes import cut_lanes, run_lanes, tree_sum
 from cryotk.jobs.step import MAX_LANES_2D, MAX_LANES_3D, Expectation, StepContext, block_size, run_lane
 from cryotk.likelihood import ExpectationStep
@@ -34,6 +35,8 @@ class ResidualStep(ExpectationStep):
 class BatchContext(StepContext):
     """What the lanes of a mini-batch share."""
 
+    convergence: Convergence | None = None
+    """Counters after the sampling was reconsidered; those of the last iteration otherwise."""
     step_type: ClassVar[type[ExpectationStep]] = ResidualStep
 
 
