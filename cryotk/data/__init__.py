@@ -10,7 +10,7 @@ from cryotk.data.checks import Report
 from cryotk.data.combine import concat, select_particles
 from cryotk.data.particles import image_names, image_source, open_particles, optics_groups
 from cryotk.data.refinement import Convergence, Iteration, RefinementModel, SamplingSettings
-from cryotk.data.source import ArraySource, ImageSource, StackSource
+from cryotk.data.source import ArraySource, ImageSource, StackSource, read_ahead
 from cryotk.data.volumes import as_volume, open_stack, open_volume, pixel_size_of, write_stack, write_volume
 from cryotk.io.particle_tables import write_particles
 
@@ -34,6 +34,7 @@ __all__ = [
     "open_volume",
     "optics_groups",
     "pixel_size_of",
+    "read_ahead",
     "select_particles",
     "write_particles",
     "write_stack",

@@ -196,20 +196,55 @@ class ArrayAccessor:
         viewer.add_image(self._da.data, scale=scale, name=str(self._da.attrs.get("source") or self._da.name or "images"), colormap="gray")
         return viewer
 
-    def open_in(self, program: str) -> subprocess.Popen[bytes]:
-        """Open a copy in another program, such as ``"chimerax"``.
+    def slices(self, **kwargs: Any) -> Any:
+        """Show three central planes of the volume with one cross-hair (needs the lab extra)."""
+        if "z" not in self._da.dims:
+            raise DataError("slices are of a volume (z, y, x); images of a stack are seen with .cryo.view()")
+        return _widgets("SliceView")(self._da, **kwargs)
+
+    def open_in(self, program: str, folder: str | Path | None = None, level: float | None = None) -> Path:
+        """Write the map and, for ChimeraX, a script that shows it; open it when the program is installed.
+
+        Parameters
+        ----------
+        program : str
+            ``"chimerax"``, or the name or path of any program that opens MRC files.
+        folder : path, optional
+            Where the files go; by default a new temporary folder.
+        level : float, optional
+            Threshold of the surface.
 
         Returns
         -------
-        subprocess.Popen
-            The running program; this call does not wait for it.
+        Path
+            What was handed to the program: the script (ChimeraX) or the map. Open it by hand where the program is not installed.
+
+        Raises
+        ------
+        SettingsError
+            When a program other than ChimeraX is not there.
         """
-        command = shutil.which(program) or shutil.which({"chimerax": "ChimeraX"}.get(program.lower(), program))
-        if command is None:
+        chimerax = Path(program).stem.lower() == "chimerax"
+        command = shutil.which(program) or (shutil.which("ChimeraX") or shutil.which("chimerax") if chimerax else None)
+        if command is None and not chimerax:
             raise SettingsError(f"{program} is not in the PATH; install it, or give the whole path of the program")
-        path = Path(tempfile.mkdtemp(prefix="cryotk-")) / ("volume.mrc" if "z" in self._da.dims else "images.mrcs")
+        target = Path(folder) if folder is not None else Path(tempfile.mkdtemp(prefix="cryotk-"))
+        target.mkdir(parents=True, exist_ok=True)
+        is_volume = "z" in self._da.dims
+        path = target / ("volume.mrc" if is_volume else "images.mrcs")
         self.write(path)
-        return subprocess.Popen([command, str(path)])
+        if chimerax and is_volume:
+            from cryotk.io.atomic import atomic_write
+
+            lines = [f'open "{path.resolve()}"', f"volume #1 voxelSize {self._pixel_size():.6g}", "volume #1 color #e8b463 step 1"]
+            if level is not None:
+                lines.append(f"volume #1 level {float(level):.6g}")
+            lines += ["lighting soft", "graphics silhouettes true", "set bgColor white", "view"]
+            path = target / "volume.cxc"
+            atomic_write(path, ("\n".join(lines) + "\n").encode())
+        if command is not None:
+            subprocess.Popen([command, str(path)])
+        return path
 
     def to_gpu(self) -> xr.DataArray:
         """Return the same array on the GPU (needs cupy and a device)."""

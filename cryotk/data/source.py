@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
 from cryotk.errors import DataError, MissingFileError
 from cryotk.io.mrc import MrcHeader, read_header, read_images
 
-__all__ = ["ArraySource", "ImageSource", "StackSource", "SubsetSource", "find_project_file", "split_image_names"]
+__all__ = ["ArraySource", "ImageSource", "StackSource", "SubsetSource", "find_project_file", "read_ahead", "split_image_names"]
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @runtime_checkable
@@ -34,6 +38,29 @@ class ImageSource(Protocol):
     def read(self, indices: np.ndarray) -> np.ndarray:
         """Return (m, box, box) float32 images in the order asked."""
         ...
+
+
+def read_ahead(read: Callable[[T], R], blocks: Sequence[T]) -> Iterator[R]:
+    """Read block after block; while one is worked on, the next is read by a thread of its own.
+
+    Parameters
+    ----------
+    read : callable
+        E.g. :meth:`ImageSource.read`.
+    blocks : sequence
+        Its arguments, one at a time: indices.
+
+    Yields
+    ------
+    object
+        What ``read`` returned, in the order of the blocks. One block more than the caller holds is in memory.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="cryotk-reader") as reader:
+        coming = [reader.submit(read, block) for block in blocks[:1]]
+        for i in range(len(blocks)):
+            here = coming.pop().result()
+            coming = [reader.submit(read, block) for block in blocks[i + 1 : i + 2]]
+            yield here
 
 
 @dataclass
@@ -155,6 +182,10 @@ class StackSource:
     def _cache(self) -> dict[int, MrcHeader]:
         return {}
 
+    def _known_header(self, file: int) -> MrcHeader:
+        header = self._cache.get(file)
+        return self._cache.setdefault(file, self.header(file)) if header is None else header
+
     def __getstate__(self) -> dict:
         state = dict(self.__dict__)
         state.pop("_cache", None)
@@ -167,9 +198,7 @@ class StackSource:
         out = np.empty((len(index), self.box, self.box), np.float32)
         files = self.file_of[index]
         for f in np.unique(files):
-            header = self._cache.get(int(f))
-            if header is None:
-                header = self._cache.setdefault(int(f), self.header(int(f)))
+            header = self._known_header(int(f))
             here = np.nonzero(files == f)[0]
             if header.shape[1:] != (self.box, self.box):
                 raise DataError(

@@ -138,18 +138,35 @@ def read_images(header: MrcHeader, indices: np.ndarray) -> np.ndarray:
             "its header promises; copy the file again"
         )
     order = np.argsort(index, kind="stable")
-    count = header.shape[1] * header.shape[2]
+    longest = min(256, max(1, _BLOCK_BYTES // max(header.image_bytes, 1)))
+    runs = _runs(index[order], longest)
+    buffer = np.empty((max(j - i for i, j in runs), *header.shape[1:]), header.dtype)
     with open(header.path, "rb", buffering=0) as f:
-        i = 0
-        while i < len(order):
-            j = i + 1
-            while j < len(order) and index[order[j]] == index[order[j - 1]] + 1 and j - i < 256:
-                j += 1
+        for i, j in runs:
             f.seek(header.offset + int(index[order[i]]) * header.image_bytes)
-            data = np.fromfile(f, header.dtype, count * (j - i))
-            out[order[i:j]] = data.reshape(j - i, *header.shape[1:])
-            i = j
+            _fill(f, buffer[: j - i], header.path)
+            out[order[i:j]] = buffer[: j - i]
     return out
+
+
+def _runs(ascending: np.ndarray, longest: int) -> list[tuple[int, int]]:
+    """Slices of ascending numbers without a gap, none longer than ``longest``."""
+    edges = np.nonzero(np.diff(ascending) != 1)[0] + 1
+    out = []
+    for start, end in itertools.pairwise([0, *edges.tolist(), len(ascending)]):
+        out += [(i, min(i + longest, end)) for i in range(start, end, longest)]
+    return out
+
+
+def _fill(file: Any, array: np.ndarray, path: str) -> None:
+    """Read the bytes of an array, no more and no less."""
+    view = array.reshape(-1).view(np.uint8).data
+    done = 0
+    while done < len(view):
+        got = file.readinto(view[done:])
+        if not got:
+            raise DataError(f"{path} became shorter while it was read; copy it again")
+        done += got
 
 
 def read_mrc(path: str | os.PathLike[str]) -> tuple[np.ndarray, MrcHeader]:
