@@ -93,3 +93,35 @@ def browser():
         )
         yield b
         b.close()
+
+
+@pytest.fixture(scope="session")
+def cupy():
+    """cupy where it finds a card; else its stand-in, which runs the CUDA sources on the host (see tests/stand_in)."""
+    import importlib.util
+    import shutil
+    import sys
+
+    from cryotk.kernels import backends
+
+    try:
+        import cupy as real
+
+        if real.cuda.is_available():
+            yield real
+            return
+    except ImportError:
+        pass
+    if shutil.which("g++") is None:
+        pytest.skip("needs a CUDA device, or g++ to run the CUDA sources on the host")
+    spec = importlib.util.spec_from_file_location("cupy", Path(__file__).parent / "stand_in" / "cupy_on_host.py")
+    module = importlib.util.module_from_spec(spec)
+    before = sys.modules.get("cupy")
+    sys.modules["cupy"] = module
+    spec.loader.exec_module(module)
+    backends.cuda_backend.cache_clear()
+    yield module
+    backends.cuda_backend.cache_clear()
+    sys.modules.pop("cupy")
+    if before is not None:
+        sys.modules["cupy"] = before

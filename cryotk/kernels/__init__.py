@@ -1,4 +1,4 @@
-"""The hot loops: each with a plain numpy version (the definition) and a numba version; no imports from cryotk.
+"""The hot loops: each with a plain numpy version (the definition), a numba and a CUDA version; no imports from cryotk.
 
 Kernels are serial and release the GIL; threads are the caller's.
 """

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from cryotk.kernels import images, scores, selection, slice_extraction, slice_insertion, slice_symmetry
+from cryotk.kernels import (
+    accumulation,
+    coarse_rows,
+    ctf_values,
+    fine_scores,
+    images,
+    posterior,
+    selection,
+    slice_extraction,
+    slice_insertion,
+    slice_symmetry,
+)
 
 
 def run() -> None:
@@ -28,9 +39,10 @@ def run() -> None:
     half = np.zeros((1, 4, 3), np.complex64)
     images.gather_lattice(half, ky, kx, np.ones(2, f4), np.zeros((2, 2), f4), False, f4(1), np.zeros((1, 2, 2), f4))
     images.shell_power(half, np.zeros((4, 3), i4), 1.0, np.zeros((1, 3)))
+    ctf_values.ctf_values(np.ones((5, 2)), np.ones((1, 6)), False, np.zeros((1, 2), f4))
     image, w = np.ones((1, 2, 2), f4), np.ones((1, 2), f4)
     ramps = np.ones((4, 2, 2), f4)
-    scores.shifted_rows(image, ramps, np.zeros((1, 4, 2), f4), np.zeros((1, 4, 2), f4))
+    coarse_rows.shifted_rows(image, ramps, np.zeros((1, 4, 2), f4), np.zeros((1, 4, 2), f4))
     table = np.ones((1, 1, 4), f4)
     scores_out = selection.select_dense(
         np.ones((1, 1, 1), f4), np.ones((1, 1, 1), f4), np.ones((1, 1), f4), np.zeros(2, f4), np.zeros((1, 1, 1), f4), 2, True,
@@ -41,10 +53,10 @@ def run() -> None:
     flat = np.zeros(len(offsets) * 2 * 4, f4)
     slots = parents.astype(i8)
     prior, classes = np.zeros(len(parents), f4), np.zeros(len(parents), i4)
-    scores.ragged_scores(image, w, slices, ramps, start, slots, prior, classes, offset_start, offsets, 4, table[:, :, :1], flat)
-    selection.posterior_weights(flat, np.array([0, len(flat)], i8), 0.999)
+    fine_scores.ragged_scores(image, w, slices, ramps, start, slots, prior, classes, offset_start, offsets, 4, table[:, :, :1], flat)
+    posterior.posterior_weights(flat, np.array([0, len(flat)], i8), 0.999)
     selection.select_ragged(np.zeros(2, f4), np.array([0, 1], i8), np.zeros(1, i4), 2, 0.999, 0)
-    scores.accumulate(
+    accumulation.accumulate(
         image, w, image, w, np.array([0, 1], i8), slices, ramps, start, slots, classes, np.zeros(len(parents), i8), offset_start,
         offsets, 4, flat, np.zeros(2, i4), np.ones((1, 1), f4), np.zeros((4, 2)), np.zeros((1, 2)), np.zeros((1, 2)),
         np.zeros((2, 2, 2, 2), f4), np.zeros((2, 2, 2), f4), np.zeros((1, 1)), np.zeros((1, 3)), np.zeros((1, 2)), np.zeros(1),

@@ -1,8 +1,6 @@
-"""Which samples of the orientation and offset grid matter: scores to significant samples and posterior weights.
+"""Which samples of the coarse grid are worth a closer look: significant samples as ragged lists.
 
-A sample is significant when it belongs to the smallest set of largest weights whose sum exceeds a fraction
-(0.999) of the total. Sorting every score would cost more than computing it, so weights are binned by score and
-only the bin in which the cut falls is sorted: the result is exact.
+Every image has parents (orientations), every parent offsets.
 """
 
 from __future__ import annotations
@@ -10,97 +8,24 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-SCORE_RANGE = 32.0
-"""Samples this far below the best (in log weight) cannot change a 0.999 cut of fewer than 1e10 samples."""
-N_BINS = 2048
+from cryotk.kernels.significance import cut_sets_cuda, significance_threshold, significance_threshold_numpy
 
 _jit = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
 
 
-def significance_threshold_numpy(scores: np.ndarray, fraction: float, max_significant: int = 0) -> tuple[float, int, float, float]:
-    """Return ``(threshold, count, best, total)`` of a set of log weights; the plain definition.
-
-    Parameters
-    ----------
-    scores : (n,) float
-        Log weights; ``-inf`` marks samples that are not allowed.
-    fraction : float
-        Fraction of the summed weight the significant samples must exceed.
-    max_significant : int
-        At most this many samples; 0 for no limit.
-
-    Returns
-    -------
-    threshold, count, best, total : float, int, float, float
-        The lowest significant score, their number, the best score and the sum of ``exp(score - best)``.
-    """
-    best = scores.max()
-    order = np.argsort(-scores, kind="stable")
-    weights = np.exp((scores[order] - best).astype(np.float64))
-    total = weights.sum()
-    count = int(np.searchsorted(np.cumsum(weights), fraction * total, side="right")) + 1
-    count = min(count, len(scores))
-    if max_significant > 0:
-        count = min(count, max_significant)
-    return float(scores[order[count - 1]]), count, float(best), float(total)
+def _lists_numpy(chosen):
+    """Parents of each image, their number up to each image, offsets and their number up to each parent, of (orientation, offset) masks."""
+    parents = [np.nonzero(c.any(1))[0] for c in chosen]
+    rows = [np.nonzero(row)[0] for c in chosen for row in c if row.any()]
+    parent_start = np.concatenate([[0], np.cumsum([len(p) for p in parents])]).astype(np.int64)
+    offset_start = np.concatenate([[0], np.cumsum([len(r) for r in rows])]).astype(np.int64)
+    offsets = np.concatenate([np.zeros(0, np.int32), *rows]).astype(np.int32)
+    return np.concatenate([np.zeros(0, np.int64), *parents]).astype(np.int64), parent_start, offset_start, offsets
 
 
-@_jit
-def significance_threshold(scores, fraction, max_significant):
-    """Numba twin of :func:`significance_threshold_numpy` for a flat float32 array."""
-    n = scores.shape[0]
-    best = np.float32(-np.inf)
-    for i in range(n):
-        if scores[i] > best:
-            best = scores[i]
-    if not best > np.float32(-1e30):
-        return np.float32(np.inf), 0, best, 0.0
-    width = SCORE_RANGE / N_BINS
-    inverse_width = np.float32(1.0 / width)
-    sums = np.zeros(N_BINS, np.float64)
-    counts = np.zeros(N_BINS, np.int64)
-    lowest = np.float32(SCORE_RANGE)
-    for i in range(n):
-        d = best - scores[i]
-        if d < lowest:
-            b = int(d * inverse_width)
-            if b < N_BINS:
-                sums[b] += np.exp(-d)
-                counts[b] += 1
-    total = 0.0
-    for b in range(N_BINS):
-        total += sums[b]
-    target = fraction * total
-    limit = max_significant if max_significant > 0 else n
-    running = 0.0
-    count = 0
-    b = 0
-    while b < N_BINS - 1 and running + sums[b] <= target and count + counts[b] < limit:
-        running += sums[b]
-        count += counts[b]
-        b += 1
-    inside = np.empty(counts[b], np.float32)
-    m = 0
-    for i in range(n):
-        d = best - scores[i]
-        if d < lowest and int(d * inverse_width) == b:
-            inside[m] = scores[i]
-            m += 1
-    inside = np.sort(inside[:m])
-    threshold = best
-    for j in range(m):
-        threshold = inside[m - 1 - j]
-        running += np.exp(np.float64(threshold) - np.float64(best))
-        count += 1
-        if running > target or count >= limit:
-            break
-    return threshold, count, best, total
-
-
-@_jit
-def select_dense(even, odd, self_term, log_prior_orientation, log_prior_offset, n_psi, halved, block_class, fraction,
-                 max_significant):
-    """Significant samples of a dense coarse grid for a block of images.
+def select_dense_numpy(even, odd, self_term, log_prior_orientation, log_prior_offset, n_psi, halved, block_class, fraction,
+                       max_significant):
+    """Significant samples of a dense coarse grid for a block of images; the plain definition.
 
     Parameters
     ----------
@@ -127,6 +52,54 @@ def select_dense(even, odd, self_term, log_prior_orientation, log_prior_offset, 
     count : (B,) int32 ; best : (B,) float32 ; parent_start : (B + 1,) int64 ; parents : (n,) int32 orientation of
     each parent; offset_start : (n + 1,) int64 ; offsets : (m,) int32 offsets of each parent, ascending.
     """
+    n_images, n_offsets, _ = even.shape
+    n_blocks = len(block_class)
+    n_half = even.shape[2] // n_blocks
+    t_class = block_class if log_prior_offset.shape[1] > 1 else np.zeros_like(block_class)
+    prior = log_prior_offset[:, t_class].transpose(0, 2, 1)[..., None]
+    a = (even - self_term[:, None]).reshape(n_images, n_offsets, n_blocks, n_half) + prior
+    if halved:
+        b = odd.reshape(a.shape)
+        a = np.concatenate([a + b, a - b], -1)
+    scores = a.reshape(n_images, n_offsets, n_blocks * n_psi) + log_prior_orientation
+    cuts = [significance_threshold_numpy(s.ravel(), fraction, max_significant) for s in scores]
+    parents, parent_start, offset_start, offsets = _lists_numpy([(s >= c[0]).T for s, c in zip(scores, cuts, strict=True)])
+    count, best = np.array([c[1] for c in cuts], np.int32), np.array([c[2] for c in cuts], np.float32)
+    return count, best, parent_start, parents.astype(np.int32), offset_start, offsets
+
+
+def select_ragged_numpy(scores, parent_start, parents, n_offsets, fraction, max_significant):
+    """Significant samples where every image has its own list of orientations (local searches); the plain definition.
+
+    Parameters
+    ----------
+    scores : (sum of orientations * T,) float32
+        Scores in the order (image, orientation, offset).
+    parent_start : (B + 1,) int64
+    parents : (n,) int32
+    n_offsets : int
+        T, all offsets for each orientation.
+    fraction : float
+    max_significant : int
+
+    Returns
+    -------
+    Same as :func:`select_dense_numpy`, and ``source``: the position of each kept parent in ``parents``.
+    """
+    pieces = [scores[n_offsets * a : n_offsets * b] for a, b in zip(parent_start[:-1], parent_start[1:], strict=True)]
+    cuts = [significance_threshold_numpy(s, fraction, max_significant) for s in pieces]
+    within, start, offset_start, offsets = _lists_numpy(
+        [(s >= c[0]).reshape(-1, n_offsets) for s, c in zip(pieces, cuts, strict=True)]
+    )
+    source = within + np.repeat(parent_start[:-1], np.diff(start))
+    count, best = np.array([c[1] for c in cuts], np.int32), np.array([c[2] for c in cuts], np.float32)
+    return count, best, start, parents[source], offset_start, offsets, source
+
+
+@_jit
+def select_dense(even, odd, self_term, log_prior_orientation, log_prior_offset, n_psi, halved, block_class, fraction,
+                 max_significant):
+    """Numba twin of :func:`select_dense_numpy`."""
     n_images, n_offsets, n_columns = even.shape
     n_blocks = block_class.shape[0]
     n_orient = n_blocks * n_psi
@@ -197,23 +170,7 @@ def select_dense(even, odd, self_term, log_prior_orientation, log_prior_offset, 
 
 @_jit
 def select_ragged(scores, parent_start, parents, n_offsets, fraction, max_significant):
-    """Significant samples where every image has its own list of orientations (local searches).
-
-    Parameters
-    ----------
-    scores : (sum of orientations * T,) float32
-        Scores in the order (image, orientation, offset).
-    parent_start : (B + 1,) int64
-    parents : (n,) int32
-    n_offsets : int
-        T, all offsets for each orientation.
-    fraction : float
-    max_significant : int
-
-    Returns
-    -------
-    Same as :func:`select_dense`, and ``source``: the position of each kept parent in ``parents``.
-    """
+    """Numba twin of :func:`select_ragged_numpy`."""
     n_images = parent_start.shape[0] - 1
     count = np.empty(n_images, np.int32)
     best = np.empty(n_images, np.float32)
@@ -256,49 +213,130 @@ def select_ragged(scores, parent_start, parents, n_offsets, fraction, max_signif
     return count, best, new_start, new_parents, offset_start, offsets, source
 
 
-@_jit
-def posterior_weights(scores, sample_start, fraction):
-    """Turn the log weights of a block into normalised posterior weights, in place.
+CUDA_SOURCE = r"""
+// One thread per (image, offset, orientation).
+extern "C" __global__ void dense_scores(
+    const float* __restrict__ even, const float* __restrict__ odd, const float* __restrict__ self_term,
+    const float* __restrict__ log_prior_orientation, const float* __restrict__ log_prior_offset, const int* __restrict__ block_class,
+    int n_images, int n_offsets, int n_blocks, int n_half, int n_psi, int halved, int n_prior_classes, float* __restrict__ out)
+{
+    const int n_orient = n_blocks * n_psi, n_columns = n_blocks * n_half;
+    const long long total = (long long)n_images * n_offsets * n_orient;
+    for (long long x = blockIdx.x * (long long)blockDim.x + threadIdx.x; x < total; x += (long long)gridDim.x * blockDim.x) {
+        const int r = (int)(x % n_orient), t = (int)(x / n_orient % n_offsets), c = r / n_psi, p = r % n_psi;
+        const long long i = x / n_orient / n_offsets;
+        const int column = c * n_half + (p < n_half ? p : p - n_half);
+        const long long source = (i * n_offsets + t) * n_columns + column;
+        const float prior = log_prior_offset[(i * n_prior_classes + (n_prior_classes > 1 ? block_class[c] : 0)) * n_offsets + t];
+        float s = even[source] - self_term[i * n_columns + column] + prior;
+        if (halved) s = p < n_half ? s + odd[source] : s - odd[source];
+        out[x] = s + log_prior_orientation[r];
+    }
+}
 
-    Parameters
-    ----------
-    scores : (n,) float32, IN and OUT
-        Log weights of all fine samples, image after image; becomes the weight divided by the sum over all samples
-        of the image, and 0 for samples that are not significant.
-    sample_start : (B + 1,) int64
-    fraction : float
+// Number of offsets that each (image, orientation) keeps.
+extern "C" __global__ void count_dense(
+    const float* __restrict__ scores, const float* __restrict__ threshold, int n_images, int n_offsets, int n_orient, int* __restrict__ out)
+{
+    const long long total = (long long)n_images * n_orient;
+    for (long long x = blockIdx.x * (long long)blockDim.x + threadIdx.x; x < total; x += (long long)gridDim.x * blockDim.x) {
+        const long long i = x / n_orient;
+        int n = 0;
+        for (int t = 0; t < n_offsets; t++) n += scores[(i * n_offsets + t) * n_orient + x % n_orient] >= threshold[i];
+        out[x] = n;
+    }
+}
 
-    Returns
-    -------
-    p_max, log_sum, kept, best : (B,) float32, float64, float64, int64
-        Largest weight, ``log sum exp`` of the scores, the summed significant weight, position of the first best sample.
-        An image without any allowed sample has ``p_max = 0`` and ``best = -1``.
-    """
-    n_images = sample_start.shape[0] - 1
-    p_max = np.zeros(n_images, np.float32)
-    log_sum = np.full(n_images, -np.inf, np.float64)
-    kept = np.zeros(n_images, np.float64)
-    best_index = np.full(n_images, -1, np.int64)
-    for i in range(n_images):
-        lo, hi = sample_start[i], sample_start[i + 1]
-        threshold, number, best, total = significance_threshold(scores[lo:hi], fraction, 0)
-        if number == 0:
-            for j in range(lo, hi):
-                scores[j] = 0.0
-            continue
-        inverse = 1.0 / total
-        log_sum[i] = best + np.log(total)
-        p_max[i] = inverse
-        sum_kept = 0.0
-        for j in range(lo, hi):
-            s = scores[j]
-            if s == best and best_index[i] < 0:
-                best_index[i] = j
-            if s >= threshold:
-                w = np.float64(np.exp(s - best)) * inverse
-                sum_kept += w
-                scores[j] = w
-            else:
-                scores[j] = 0.0
-        kept[i] = sum_kept
-    return p_max, log_sum, kept, best_index
+extern "C" __global__ void fill_dense(
+    const float* __restrict__ scores, const float* __restrict__ threshold, const long long* __restrict__ chosen,
+    const long long* __restrict__ offset_start, long long n_parents, int n_offsets, int n_orient, int* __restrict__ offsets)
+{
+    for (long long a = blockIdx.x * (long long)blockDim.x + threadIdx.x; a < n_parents; a += (long long)gridDim.x * blockDim.x) {
+        const long long i = chosen[a] / n_orient;
+        long long m = offset_start[a];
+        for (int t = 0; t < n_offsets; t++)
+            if (scores[(i * n_offsets + t) * n_orient + chosen[a] % n_orient] >= threshold[i]) offsets[m++] = t;
+    }
+}
+
+extern "C" __global__ void count_ragged(
+    const float* __restrict__ scores, const float* __restrict__ threshold, const long long* __restrict__ parent_start, int n_images,
+    long long n_parents, int n_offsets, int* __restrict__ out)
+{
+    for (long long a = blockIdx.x * (long long)blockDim.x + threadIdx.x; a < n_parents; a += (long long)gridDim.x * blockDim.x) {
+        const int i = interval_of(parent_start, n_images, a);
+        int n = 0;
+        for (int t = 0; t < n_offsets; t++) n += scores[a * n_offsets + t] >= threshold[i];
+        out[a] = n;
+    }
+}
+
+extern "C" __global__ void fill_ragged(
+    const float* __restrict__ scores, const float* __restrict__ threshold, const long long* __restrict__ parent_start, int n_images,
+    const long long* __restrict__ chosen, const long long* __restrict__ offset_start, long long n_parents, int n_offsets,
+    int* __restrict__ offsets)
+{
+    for (long long b = blockIdx.x * (long long)blockDim.x + threadIdx.x; b < n_parents; b += (long long)gridDim.x * blockDim.x) {
+        const long long a = chosen[b];
+        const int i = interval_of(parent_start, n_images, a);
+        long long m = offset_start[b];
+        for (int t = 0; t < n_offsets; t++)
+            if (scores[a * n_offsets + t] >= threshold[i]) offsets[m++] = t;
+    }
+}
+"""
+
+
+def _kept(xp, counts):
+    """Positions with any sample, and where each one's samples start: (n,), (n + 1,) int64."""
+    chosen = xp.flatnonzero(counts)
+    offset_start = xp.zeros(len(chosen) + 1, np.int64)
+    offset_start[1:] = xp.cumsum(counts[chosen], dtype=np.int64)
+    return chosen, offset_start
+
+
+def select_dense_cuda(gpu, even, odd, self_term, log_prior_orientation, log_prior_offset, n_psi, halved, block_class, fraction,
+                      max_significant):
+    """CUDA twin of :func:`select_dense_numpy`."""
+    xp, i4 = gpu.xp, np.int32
+    n_images, n_offsets, n_columns = even.shape
+    n_blocks = len(block_class)
+    n_orient = n_blocks * n_psi
+    scores = xp.empty((n_images, n_offsets, n_orient), np.float32)
+    gpu.launch(
+        CUDA_SOURCE, "dense_scores", gpu.spread(scores.size), 256, even, odd, self_term, log_prior_orientation, log_prior_offset,
+        block_class, i4(n_images), i4(n_offsets), i4(n_blocks), i4(n_columns // n_blocks), i4(n_psi), i4(halved),
+        i4(log_prior_offset.shape[1]), scores,
+    )  # fmt: skip
+    start = xp.arange(n_images + 1) * (n_offsets * n_orient)
+    threshold, count, best, _total = cut_sets_cuda(gpu, scores, start, fraction, max_significant)
+    counts = xp.empty(n_images * n_orient, np.int32)
+    gpu.launch(
+        CUDA_SOURCE, "count_dense", gpu.spread(counts.size), 256, scores, threshold, i4(n_images), i4(n_offsets), i4(n_orient), counts
+    )
+    chosen, offset_start = _kept(xp, counts)
+    offsets = xp.empty(int(offset_start[-1]), np.int32)
+    gpu.launch(
+        CUDA_SOURCE, "fill_dense", gpu.spread(len(chosen)), 256, scores, threshold, chosen, offset_start, np.int64(len(chosen)),
+        i4(n_offsets), i4(n_orient), offsets,
+    )  # fmt: skip
+    parent_start = xp.searchsorted(chosen, xp.arange(n_images + 1) * n_orient)
+    return count, best, parent_start, (chosen % n_orient).astype(np.int32), offset_start, offsets
+
+
+def select_ragged_cuda(gpu, scores, parent_start, parents, n_offsets, fraction, max_significant):
+    """CUDA twin of :func:`select_ragged_numpy`."""
+    xp, i4, n_images, n_parents = gpu.xp, np.int32, len(parent_start) - 1, len(parents)
+    threshold, count, best, _total = cut_sets_cuda(gpu, scores, parent_start * n_offsets, fraction, max_significant)
+    counts = xp.empty(n_parents, np.int32)
+    gpu.launch(
+        CUDA_SOURCE, "count_ragged", gpu.spread(n_parents), 256, scores, threshold, parent_start, i4(n_images), np.int64(n_parents),
+        i4(n_offsets), counts,
+    )  # fmt: skip
+    source, offset_start = _kept(xp, counts)
+    offsets = xp.empty(int(offset_start[-1]), np.int32)
+    gpu.launch(
+        CUDA_SOURCE, "fill_ragged", gpu.spread(len(source)), 256, scores, threshold, parent_start, i4(n_images), source, offset_start,
+        np.int64(len(source)), i4(n_offsets), offsets,
+    )  # fmt: skip
+    return count, best, xp.searchsorted(source, parent_start), parents[source], offset_start, offsets, source

@@ -12,7 +12,7 @@ import numpy as np
 _jit = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
 
 
-def extract_slices_numpy(volume, inverse, kx, ky, padding, r_max):
+def extract_slices_numpy(volume, inverse, kx, ky, padding, r_max, out):
     """Slices of a volume or an image; the plain definition.
 
     Parameters
@@ -23,14 +23,10 @@ def extract_slices_numpy(volume, inverse, kx, ky, padding, r_max):
     kx, ky : (P,) int
     padding, r_max : float, int
         Pixels beyond ``r_max`` of the padded transform are 0.
-
-    Returns
-    -------
-    (n, P) complex64
+    out : (n, P) complex64, OUT
     """
     origin = r_max + 1
     k = np.stack([kx, ky], -1).astype(float) * padding
-    out = np.zeros((len(inverse), len(kx)), np.complex64)
     for i, m in enumerate(inverse):
         p = k @ m[: volume.ndim, :2].T
         inside = (p**2).sum(-1) <= r_max**2 + 1e-6
@@ -46,7 +42,6 @@ def extract_slices_numpy(volume, inverse, kx, ky, padding, r_max):
             index = [np.clip(v, 0, volume.shape[volume.ndim - 1 - a] - 1) for a, v in enumerate(index)]
             value += weight * volume[tuple(index[::-1])]
         out[i] = np.where(inside, np.where(flip, value.conj(), value), 0)
-    return out
 
 
 @_jit
@@ -133,7 +128,7 @@ def extract_slices_2d(image, inverse, kx, ky, padding, r_max, out):
             o[i, 2 * p + 1] = np.float32(sign) * (gx * s1 + fx * s3)
 
 
-# Twins of the numba functions, the same arguments plus sizes; one thread per pixel of a slice. Compiled by NVRTC.
+# One thread per pixel of a slice.
 CUDA_SOURCE = r"""
 extern "C" __global__ void extract_slices_3d(
     const float2* __restrict__ volume, int n_y, int n_x, const double* __restrict__ inverse, const int* __restrict__ kx,
@@ -201,3 +196,20 @@ extern "C" __global__ void extract_slices_2d(
     }
 }
 """
+
+
+def extract_slices_3d_cuda(gpu, volume, inverse, kx, ky, padding, r_max, out):
+    """CUDA twin of :func:`extract_slices_numpy` for volumes."""
+    _, n_y, n_x = volume.shape
+    gpu.launch(
+        CUDA_SOURCE, "extract_slices_3d", gpu.spread(out.size), 256, volume, np.int32(n_y), np.int32(n_x), inverse, kx, ky,
+        np.int32(len(out)), np.int32(len(kx)), np.float64(padding), np.int32(r_max), out,
+    )  # fmt: skip
+
+
+def extract_slices_2d_cuda(gpu, image, inverse, kx, ky, padding, r_max, out):
+    """CUDA twin of :func:`extract_slices_numpy` for images."""
+    gpu.launch(
+        CUDA_SOURCE, "extract_slices_2d", gpu.spread(out.size), 256, image, np.int32(image.shape[1]), inverse, kx, ky,
+        np.int32(len(out)), np.int32(len(kx)), np.float64(padding), np.int32(r_max), out,
+    )  # fmt: skip

@@ -128,11 +128,28 @@ def insert_slices_2d(data, weight, slices, weights, inverse, kx, ky, padding, r_
                 w[k + i1] += hi * c
 
 
-# Twins of the numba functions, the same arguments plus sizes; one thread per pixel of a slice. Compiled by NVRTC. Atomic sums
-# of doubles: their order, and so the last bits, may change from run to run.
+# One thread per pixel of a slice. Pixels of many slices meet in one point: they are added as 64-bit integers, whose sum does
+# not depend on the order, and turned into doubles by add_integers.
 CUDA_SOURCE = r"""
+inline __device__ void add_scaled(long long* at, double value)
+{
+    atomicAdd((unsigned long long*)at, (unsigned long long)__double2ll_rn(value));
+}
+
+// data and weight of grid points, as integers of units 1 / data_scale and 1 / weight_scale, added to doubles.
+extern "C" __global__ void add_integers(
+    const long long* __restrict__ integers, const long long* __restrict__ weight_integers, double data_scale, double weight_scale,
+    long long n, double2* data, double* weight)
+{
+    for (long long k = blockIdx.x * (long long)blockDim.x + threadIdx.x; k < n; k += (long long)gridDim.x * blockDim.x) {
+        data[k].x += integers[2 * k] / data_scale;
+        data[k].y += integers[2 * k + 1] / data_scale;
+        weight[k] += weight_integers[k] / weight_scale;
+    }
+}
+
 extern "C" __global__ void insert_slices_3d(
-    double2* data, double* weight, int n_y, int n_x, const float2* __restrict__ slices, const float* __restrict__ weights,
+    long long* data, long long* weight, double data_scale, double weight_scale, int n_y, int n_x, const float2* __restrict__ slices, const float* __restrict__ weights,
     const double* __restrict__ inverse, const int* __restrict__ kx, const int* __restrict__ ky, int n_slices, int n_pixels,
     double padding, int r_max)
 {
@@ -160,16 +177,16 @@ extern "C" __global__ void insert_slices_3d(
                 const long long k = ((long long)(z0 + b) * n_y + y0 + a) * n_x + x0;
                 for (int e = 0; e < 2; e++) {
                     const double g = f * (e ? fx : 1.0 - fx);
-                    atomicAdd(&data[k + e].x, g * re);
-                    atomicAdd(&data[k + e].y, g * im);
-                    atomicAdd(&weight[k + e], g * c);
+                    add_scaled(&data[2 * (k + e)], g * re * data_scale);
+                    add_scaled(&data[2 * (k + e) + 1], g * im * data_scale);
+                    add_scaled(&weight[k + e], g * c * weight_scale);
                 }
             }
     }
 }
 
 extern "C" __global__ void insert_slices_2d(
-    double2* data, double* weight, int n_x, const float2* __restrict__ slices, const float* __restrict__ weights,
+    long long* data, long long* weight, double data_scale, double weight_scale, int n_x, const float2* __restrict__ slices, const float* __restrict__ weights,
     const double* __restrict__ inverse, const int* __restrict__ kx, const int* __restrict__ ky, int n_slices, int n_pixels,
     double padding, int r_max)
 {
@@ -195,11 +212,44 @@ extern "C" __global__ void insert_slices_2d(
             const long long k = (long long)(y0 + a) * n_x + x0;
             for (int e = 0; e < 2; e++) {
                 const double g = f * (e ? fx : 1.0 - fx);
-                atomicAdd(&data[k + e].x, g * re);
-                atomicAdd(&data[k + e].y, g * im);
-                atomicAdd(&weight[k + e], g * c);
+                add_scaled(&data[2 * (k + e)], g * re * data_scale);
+                add_scaled(&data[2 * (k + e) + 1], g * im * data_scale);
+                add_scaled(&weight[k + e], g * c * weight_scale);
             }
         }
     }
 }
 """
+
+
+def _scale(top, n):
+    """The power of two with which ``n`` slices of values up to ``top`` stay below 2^62; three bits for pixels that meet."""
+    return 2.0 ** (59 - int(np.ceil(np.log2(max(n, 1)))) - int(np.frexp(top)[1])) if top > 0 else 1.0
+
+
+def _insert_cuda(gpu, data, weight, slices, weights, inverse, kx, ky, padding, r_max):
+    if slices.size == 0:
+        return
+    xp = gpu.xp
+    top = max(float(abs(slices.real).max()), float(abs(slices.imag).max()))
+    scales = np.float64(_scale(top, len(slices))), np.float64(_scale(float(weights.max()), len(slices)))
+    integers, weight_integers = xp.zeros((*data.shape, 2), np.int64), xp.zeros(weight.shape, np.int64)
+    gpu.launch(
+        CUDA_SOURCE, f"insert_slices_{data.ndim}d", gpu.spread(slices.size), 256, integers, weight_integers, *scales,
+        *(np.int32(n) for n in data.shape[1:]), slices, weights, inverse, kx, ky, np.int32(len(slices)), np.int32(len(kx)),
+        np.float64(padding), np.int32(r_max),
+    )  # fmt: skip
+    gpu.launch(
+        CUDA_SOURCE, "add_integers", gpu.spread(weight.size), 256, integers, weight_integers, *scales, np.int64(weight.size), data,
+        weight,
+    )  # fmt: skip
+
+
+def insert_slices_3d_cuda(gpu, data, weight, slices, weights, inverse, kx, ky, padding, r_max):
+    """CUDA twin of :func:`insert_slices_numpy` for volumes."""
+    _insert_cuda(gpu, data, weight, slices, weights, inverse, kx, ky, padding, r_max)
+
+
+def insert_slices_2d_cuda(gpu, data, weight, slices, weights, inverse, kx, ky, padding, r_max):
+    """CUDA twin of :func:`insert_slices_numpy` for images."""
+    _insert_cuda(gpu, data, weight, slices, weights, inverse, kx, ky, padding, r_max)

@@ -8,9 +8,8 @@ import numpy as np
 _jit = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 
-@_jit
-def add_symmetry_mates(data, weight, operators, r_max, out_data, out_weight):
-    """Add to ``out`` the values of ``data`` and ``weight`` at every operator's image of each grid point.
+def add_symmetry_mates_numpy(data, weight, operators, r_max, out_data, out_weight):
+    """Add to ``out`` the values of ``data`` and ``weight`` at every operator's image of each grid point; the plain definition.
 
     Parameters
     ----------
@@ -21,6 +20,29 @@ def add_symmetry_mates(data, weight, operators, r_max, out_data, out_weight):
     r_max : int
     out_data, out_weight : (Z, Y, X), IN and OUT
     """
+    origin = r_max + 1
+    z, y, x = np.indices(data.shape)
+    points = np.stack([x, y - origin, z - origin], -1).reshape(-1, 3).astype(float)
+    inside = (points**2).sum(-1) <= r_max**2
+    for m in operators:
+        p = points[inside] @ np.asarray(m).T
+        flip = p[:, 0] < 0
+        p = np.where(flip[:, None], -p, p) + (0, origin, origin)
+        low = p.astype(int)
+        value, w = np.zeros(len(p), complex), np.zeros(len(p))
+        for corner in np.ndindex(2, 2, 2):
+            f = np.prod(np.where(corner, p - low, 1 - (p - low)), -1)
+            # a corner of no weight may lie outside
+            at = tuple(np.where(f > 0, low[:, i] + corner[i], 0) for i in (2, 1, 0))
+            value += f * data[at]
+            w += f * weight[at]
+        out_data.reshape(-1)[inside] += np.where(flip, value.conj(), value)
+        out_weight.reshape(-1)[inside] += w
+
+
+@_jit
+def add_symmetry_mates(data, weight, operators, r_max, out_data, out_weight):
+    """Numba twin of :func:`add_symmetry_mates_numpy`."""
     origin = r_max + 1
     n_z, n_y, n_x = data.shape
     for iz in range(n_z):
@@ -58,7 +80,7 @@ def add_symmetry_mates(data, weight, operators, r_max, out_data, out_weight):
                 out_weight[iz, iy, ix] += total_w
 
 
-# Twin of the numba function, the same arguments plus sizes; one thread per grid point. Compiled by NVRTC.
+# One thread per grid point.
 CUDA_SOURCE = r"""
 extern "C" __global__ void add_symmetry_mates(
     const double2* __restrict__ data, const double* __restrict__ weight, int n_z, int n_y, int n_x,
@@ -98,3 +120,11 @@ extern "C" __global__ void add_symmetry_mates(
     }
 }
 """
+
+
+def add_symmetry_mates_cuda(gpu, data, weight, operators, r_max, out_data, out_weight):
+    """CUDA twin of :func:`add_symmetry_mates_numpy`."""
+    gpu.launch(
+        CUDA_SOURCE, "add_symmetry_mates", gpu.spread(data.size), 256, data, weight, *(np.int32(n) for n in data.shape), operators,
+        np.int32(len(operators)), np.int32(r_max), out_data, out_weight,
+    )  # fmt: skip

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from cryotk.data.refinement import RefinementModel
-from cryotk.kernels.scores import ragged_scores, shifted_rows
+from cryotk.kernels.coarse_rows import shifted_rows
+from cryotk.kernels.fine_scores import ragged_scores
 from cryotk.kernels.selection import select_dense, select_ragged
 from cryotk.likelihood.prepare import Block
 from cryotk.likelihood.priors import local_orientations

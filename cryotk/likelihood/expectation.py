@@ -13,8 +13,9 @@ import numpy as np
 
 from cryotk.data.refinement import RefinementModel
 from cryotk.geometry import euler_to_matrix, symmetry_operators
-from cryotk.kernels.scores import accumulate, ragged_scores
-from cryotk.kernels.selection import posterior_weights
+from cryotk.kernels.accumulation import accumulate
+from cryotk.kernels.fine_scores import ragged_scores
+from cryotk.kernels.posterior import posterior_weights
 from cryotk.likelihood.coarse import coarse_global, coarse_local
 from cryotk.likelihood.posterior import BlockPosterior, BlockResult
 from cryotk.likelihood.prepare import Block, ImagePreparation

@@ -6,8 +6,7 @@ import pytest
 import cryotk as ctk
 from cryotk.geometry import euler_to_matrix
 from cryotk.jobs.step import StepContext
-from cryotk.kernels.images import shift_and_mask, shift_and_mask_numpy
-from cryotk.kernels.selection import significance_threshold, significance_threshold_numpy
+from cryotk.kernels.significance import significance_threshold, significance_threshold_numpy
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +34,7 @@ def _direct(context, block, k, pose, shift_px):
 
 
 def test_score_is_the_direct_sum(job):
-    context = job._cached_context()
+    context = job._cached_context(0)
     for particle, k, psi, shift in ((0, 0, 33.0, (1.5, -2.0)), (7, 1, -71.0, (0.0, 3.25))):
         block = context.prepare(np.array([particle]))
         a = context.data.optics[0].pixel_size
@@ -44,7 +43,7 @@ def test_score_is_the_direct_sum(job):
 
 
 def test_a_particle_of_two_images_scores_as_their_sum(job):
-    context = job._cached_context()
+    context = job._cached_context(0)
     step = context.step
     d = context.data
     one, two = (context.prepare(np.array([i])) for i in (3, 4))
@@ -84,21 +83,9 @@ def test_threshold_of_nothing_allowed():
     assert significance_threshold(np.full(5, -np.inf, np.float32), 0.999, 0)[1] == 0
 
 
-@pytest.mark.parametrize("shift", [(0, 0), (3, -2), (-9, 40)])
-def test_shift_and_mask_twins_agree(shift):
-    rng = np.random.default_rng(1)
-    images = rng.normal(size=(2, 12, 12)).astype(np.float32)
-    mask = np.clip(rng.uniform(-0.5, 1.5, (12, 12)), 0, 1).astype(np.float32)
-    factors, shifts = np.array([1.0, 0.7], np.float32), np.array([shift, shift])
-    expected = shift_and_mask_numpy(images, factors, shifts, mask)
-    got = np.empty_like(images), np.empty_like(images)
-    shift_and_mask(images, factors, shifts, mask, float((1 - mask).sum(dtype=float)), *got, np.empty(2))
-    assert np.allclose(got[0], expected[0], atol=1e-6) and np.allclose(got[1], expected[1], atol=1e-5)
-
-
 def test_two_optics_groups_of_other_box_and_pixel_in_one_classification(shared):
     job = ctk.Class2D(shared / "reference/two_groups/particles_true.star", 2, seed=1, mask_diameter=200)
     job.run(3, progress=False)
     assert job.noise_power().sizes["optics_group"] == 2
     assert (job.assignments.class_number.values > 0).all() and not job.assignments.flagged.values.any()
-    assert isinstance(job._cached_context(), StepContext)
+    assert isinstance(job._cached_context(0), StepContext)

@@ -1,0 +1,260 @@
+"""The sums that the maximisation needs, over ragged lists of weighted samples.
+
+Complex arrays are stored split, ``(..., 2, P)`` float32, real part first. Numerical work is float32; sums over images are
+float64.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from cryotk.kernels._ragged import gather_ramps, is_dense, used_offsets
+
+_jit = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
+
+
+def accumulate_numpy(data, data_weight, masked, model_ctf, image_start, slices, ramps, parent_start, parent_slot, parent_class,
+                     parent_direction, offset_start, offsets, n_over, weights, shells, signal_shell, offset_xy, old_offset,
+                     prior_offset, rows, row_weights, noise, per_image, per_particle, class_sum, class_offset, direction_sum):
+    """Add what the posterior of a block of images contributes to the maximisation; the plain definition.
+
+    Parameters
+    ----------
+    data, data_weight : (B, 2, P), (B, P) float32
+        Of each particle, summed over its images: ``C s X / sigma2`` of the unmasked image and ``C^2 s^2 / sigma2``.
+    masked : (I, 2, P) float32
+        Masked image transforms, for noise, norm and scale.
+    model_ctf : (I, P) float32
+        What multiplies a slice to predict the image, without the scale: C (C^2 for premultiplied data).
+    image_start : (B + 1,) int64
+        Images of each particle.
+    slices, ramps, parent_*, offset*, n_over : see :func:`cryotk.kernels.fine_scores.ragged_scores_numpy`
+    weights : (m * C * Q,) float32
+        Normalised weights, 0 where not significant.
+    shells : (P,) int32
+        Shell of each pixel.
+    signal_shell : (K, S) float32
+        1 where a shell enters the scale sums.
+    offset_xy : (T * Q, 2) float64
+        Offsets in Å of all fine shifts.
+    old_offset, prior_offset : (B, 2), (K, 2) float64
+        Rounded old offset of each image and prior of each class in Å.
+    rows, row_weights : (n_slots, C, 2, P), (n_slots, C, P) float32, IN and OUT
+        Data and weight of each fine orientation.
+    noise : (I, S) float64, OUT
+        Per shell ``sum w |s C V - X|^2`` of each image.
+    per_image : (I, 3) float64, IN and OUT
+        IN: scale in column 0. OUT: 1: ``sum w Re conj(X) C V``, 2: ``sum w |C V|^2`` over the signal shells.
+    per_particle : (B, 2) float64, OUT
+        Sum of weights, sum of squared offsets from the prior (Å^2).
+    class_sum : (K,) float64, class_offset : (K, 2) float64, direction_sum : (K, n_directions) float64, IN and OUT
+    """
+    e = ramps[:, 0].astype(complex) + 1j * ramps[:, 1]
+    x = data[:, 0].astype(complex) + 1j * data[:, 1]
+    n_children, position = slices.shape[1], 0
+    for i in range(len(data)):
+        classes = np.unique(parent_class[parent_start[i] : parent_start[i + 1]])
+        mean_slice = {k: np.zeros(data.shape[2], complex) for k in classes}  # sum w conj(E) V: the slice, moved to the image
+        mean_power = {k: np.zeros(data.shape[2]) for k in classes}
+        for a in range(parent_start[i], parent_start[i + 1]):
+            k, slot = parent_class[a], parent_slot[a]
+            t = offsets[offset_start[a] : offset_start[a + 1]]
+            shifts = (t[:, None] * n_over + np.arange(n_over)).ravel()
+            xy = old_offset[i] + offset_xy[shifts]
+            for c in range(n_children):
+                w = weights[position : position + len(shifts)].astype(float)
+                position += len(shifts)
+                v = slices[slot, c, 0] + 1j * slices[slot, c, 1].astype(complex)
+                ramp_sum = w @ e[shifts]
+                row = x[i] * ramp_sum
+                rows[slot, c, 0] += row.real
+                rows[slot, c, 1] += row.imag
+                row_weights[slot, c] += w.sum() * data_weight[i]
+                mean_slice[k] += v * np.conj(ramp_sum)
+                mean_power[k] += w.sum() * np.abs(v) ** 2
+                per_particle[i] += w.sum(), (w[:, None] * (xy - prior_offset[k]) ** 2).sum()
+                class_sum[k] += w.sum()
+                class_offset[k] += w @ xy
+                direction_sum[k, parent_direction[a]] += w.sum()
+        for m in range(image_start[i], image_start[i + 1]):
+            image = masked[m, 0].astype(complex) + 1j * masked[m, 1]
+            scale = per_image[m, 0]
+            residual = per_particle[i, 0] * np.abs(image) ** 2
+            for k in classes:
+                cross = model_ctf[m] * (np.conj(image) * mean_slice[k]).real
+                power = model_ctf[m].astype(float) ** 2 * mean_power[k]
+                residual += scale**2 * power - 2 * scale * cross
+                signal = signal_shell[k, shells] > 0
+                per_image[m, 1:] += cross[signal].sum(), power[signal].sum()
+            noise[m] += np.bincount(shells, residual, minlength=noise.shape[1])
+    np.maximum(noise, 0, out=noise)
+
+
+# Short loops over few arrays: the compiler proves these free of overlap and uses vector instructions.
+
+
+@_jit
+def _add_product(out_r, out_i, ar, ai, br, bi):
+    for p in range(out_r.shape[0]):
+        out_r[p] += ar[p] * br[p] - ai[p] * bi[p]
+    for p in range(out_r.shape[0]):
+        out_i[p] += ar[p] * bi[p] + ai[p] * br[p]
+
+
+@_jit
+def _add_conjugate_product(out_r, out_i, ar, ai, br, bi):
+    for p in range(out_r.shape[0]):
+        out_r[p] += ar[p] * br[p] + ai[p] * bi[p]
+    for p in range(out_r.shape[0]):
+        out_i[p] += ai[p] * br[p] - ar[p] * bi[p]
+
+
+@_jit
+def _add_scaled(out, factor, a):
+    for p in range(out.shape[0]):
+        out[p] += factor * a[p]
+
+
+@_jit
+def _add_power(out, factor, ar, ai):
+    for p in range(out.shape[0]):
+        out[p] += factor * (ar[p] * ar[p] + ai[p] * ai[p])
+
+
+@_jit
+def _ramp_sums(weights, offset_start, offsets, column, used_ramps, low, high, n_children, n_over):
+    """``sum_t w E_t`` of every child of some parents as one matrix product: (parents * children, 2 P)."""
+    matrix = np.zeros(((high - low) * n_children, used_ramps.shape[0]), np.float32)
+    row = 0
+    for a in range(low, high):
+        position = offset_start[a] * n_children * n_over
+        for _c in range(n_children):
+            for j in range(offset_start[a], offset_start[a + 1]):
+                at = column[offsets[j]] * n_over
+                for q in range(n_over):
+                    matrix[row, at + q] = weights[position]
+                    position += 1
+            row += 1
+    return np.dot(matrix, used_ramps)
+
+
+@_jit
+def accumulate(data, data_weight, masked, model_ctf, image_start, slices, ramps, parent_start, parent_slot, parent_class,
+               parent_direction, offset_start, offsets, n_over, weights, shells, signal_shell, offset_xy, old_offset,
+               prior_offset, rows, row_weights, noise, per_image, per_particle, class_sum, class_offset, direction_sum):
+    """Numba twin of :func:`accumulate_numpy`: single samples, or a matrix product where most have weight."""
+    n_particles, _, n_pixels = data.shape
+    n_children = slices.shape[1]
+    ramp_sum = np.empty((2, n_pixels), np.float32)
+    n_coarse = ramps.shape[0] // n_over
+    column = np.empty(n_coarse, np.int64)
+    marginal = np.zeros(ramps.shape[0], np.float64)
+    no_table = np.empty((1, 2 * n_pixels), np.float32)
+    mean_slice = np.zeros((2, n_pixels), np.float32)
+    mean_power = np.zeros(n_pixels, np.float32)
+    for i in range(n_particles):
+        total = 0.0
+        squares = 0.0
+        a = parent_start[i]
+        begin, end = parent_start[i], parent_start[i + 1]
+        n_used = used_offsets(offset_start, offsets, begin, end, n_coarse, column)
+        dense = is_dense(end - begin, offset_start[end] - offset_start[begin], n_used, n_children)
+        used_ramps = gather_ramps(ramps, column, n_coarse, n_over, n_used) if dense else no_table
+        table = no_table
+        table_low, table_high = begin, begin
+        while a < parent_start[i + 1]:
+            k = parent_class[a]
+            mean_slice[:] = 0.0
+            mean_power[:] = 0.0
+            marginal[:] = 0.0
+            class_total = 0.0
+            while a < parent_start[i + 1] and parent_class[a] == k:
+                first, last = offset_start[a], offset_start[a + 1]
+                position = first * n_children * n_over
+                slot = parent_slot[a]
+                parent_total = 0.0
+                if dense and a >= table_high:
+                    table_low, table_high = a, min(end, a + max(1, 512 // n_children))
+                    table = _ramp_sums(
+                        weights, offset_start, offsets, column, used_ramps, table_low, table_high, n_children, n_over
+                    )
+                for c in range(n_children):
+                    sum_w = np.float32(0.0)
+                    for j in range(first, last):
+                        for q in range(n_over):
+                            w = weights[position]
+                            position += 1
+                            if w > 0.0:
+                                shift = offsets[j] * n_over + q
+                                er = ramps[shift, 0]
+                                ei = ramps[shift, 1]
+                                if dense:
+                                    pass
+                                elif sum_w == 0.0:
+                                    for p in range(n_pixels):
+                                        ramp_sum[0, p] = w * er[p]
+                                        ramp_sum[1, p] = w * ei[p]
+                                else:
+                                    for p in range(n_pixels):
+                                        ramp_sum[0, p] += w * er[p]
+                                        ramp_sum[1, p] += w * ei[p]
+                                sum_w += w
+                                marginal[shift] += w
+                    if sum_w > 0.0:
+                        parent_total += sum_w
+                        vr = slices[slot, c, 0]
+                        vi = slices[slot, c, 1]
+                        fr = rows[slot, c, 0]
+                        fi = rows[slot, c, 1]
+                        fw = row_weights[slot, c]
+                        if dense:
+                            row = (a - table_low) * n_children + c
+                            sr = table[row, :n_pixels]
+                            si = table[row, n_pixels:]
+                        else:
+                            sr = ramp_sum[0]
+                            si = ramp_sum[1]
+                        ur = data[i, 0]
+                        ui = data[i, 1]
+                        cw = data_weight[i]
+                        mr = mean_slice[0]
+                        mi = mean_slice[1]
+                        _add_product(fr, fi, ur, ui, sr, si)
+                        _add_scaled(fw, sum_w, cw)
+                        _add_conjugate_product(mr, mi, vr, vi, sr, si)
+                        _add_power(mean_power, sum_w, vr, vi)
+                class_total += parent_total
+                direction_sum[k, parent_direction[a]] += parent_total
+                a += 1
+            if class_total > 0.0:
+                class_sum[k] += class_total
+                for shift in range(marginal.shape[0]):
+                    w = marginal[shift]
+                    if w > 0.0:
+                        x = old_offset[i, 0] + offset_xy[shift, 0]
+                        y = old_offset[i, 1] + offset_xy[shift, 1]
+                        class_offset[k, 0] += w * x
+                        class_offset[k, 1] += w * y
+                        dx = x - prior_offset[k, 0]
+                        dy = y - prior_offset[k, 1]
+                        squares += w * (dx * dx + dy * dy)
+                total += class_total
+                for m in range(image_start[i], image_start[i + 1]):
+                    scale = np.float32(per_image[m, 0])
+                    for p in range(n_pixels):
+                        c0 = model_ctf[m, p]
+                        cross = c0 * (masked[m, 0, p] * mean_slice[0, p] + masked[m, 1, p] * mean_slice[1, p])
+                        power = c0 * c0 * mean_power[p]
+                        shell = shells[p]
+                        noise[m, shell] += scale * scale * power - 2.0 * scale * cross
+                        if signal_shell[k, shell] > 0.0:
+                            per_image[m, 1] += cross
+                            per_image[m, 2] += power
+        for m in range(image_start[i], image_start[i + 1]):
+            for p in range(n_pixels):
+                noise[m, shells[p]] += total * (masked[m, 0, p] * masked[m, 0, p] + masked[m, 1, p] * masked[m, 1, p])
+            for s in range(noise.shape[1]):
+                noise[m, s] = max(noise[m, s], 0.0)
+        per_particle[i, 0] = total
+        per_particle[i, 1] = squares

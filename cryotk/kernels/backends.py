@@ -1,0 +1,175 @@
+"""One table: which function runs a kernel on which kind of array. The expectation step is written once, over this table.
+
+``numpy`` runs the plain definitions, ``cpu`` the numba twins, a CUDA backend the CUDA twins on cupy arrays.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from cryotk.kernels._cuda import Gpu
+
+__all__ = ["CPU", "KERNELS", "NUMPY", "Backend", "cuda_backend"]
+
+KERNELS = {
+    "shift_and_mask": "images",
+    "gather_lattice": "images",
+    "shell_power": "images",
+    "ctf_values": "ctf_values",
+    "extract_slices_2d": "slice_extraction",
+    "extract_slices_3d": "slice_extraction",
+    "shifted_rows": "coarse_rows",
+    "select_dense": "selection",
+    "select_ragged": "selection",
+    "ragged_scores": "fine_scores",
+    "posterior_weights": "posterior",
+    "accumulate": "accumulation",
+    "insert_slices_2d": "slice_insertion",
+    "insert_slices_3d": "slice_insertion",
+    "add_symmetry_mates": "slice_symmetry",
+}
+"""Name of each kernel that has twins, and its file."""
+
+
+class Backend:
+    """An array module and the kernels that work on its arrays, as attributes.
+
+    Parameters
+    ----------
+    name : str
+        ``"cpu"``, ``"numpy"`` or ``"cuda:0"``.
+    xp : module
+        numpy or cupy.
+    find : callable
+        ``find(kernel, file)`` gives the function of a kernel.
+    """
+
+    block_bytes = 96_000_000
+    """A block of images."""
+    max_block = 512
+    coarse_bytes = 48_000_000
+    """Scores of the coarse pass held at once."""
+    slice_bytes = 192_000_000
+    """Fine slices made once for all blocks; when they need more, each block makes its own."""
+    insert_slices_at_once = 1024
+    lanes: int | None = None
+    """Lanes an iteration is cut into, where that is not the caller's choice."""
+    out_of_memory: tuple[type[BaseException], ...] = ()
+    """What an allocation that does not fit raises."""
+
+    def __init__(self, name: str, xp: Any, find: Callable[[str, str], Callable[..., Any]]) -> None:
+        self.name, self.xp, self._find = name, xp, find
+
+    def __getattr__(self, kernel: str) -> Callable[..., Any]:
+        if kernel not in KERNELS:
+            raise AttributeError(kernel)
+        function = self._find(kernel, KERNELS[kernel])
+        # found once, then an ordinary attribute
+        setattr(self, kernel, function)
+        return function
+
+    def __reduce__(self) -> Any:
+        return _by_name, (self.name,)
+
+    @property
+    def on_device(self) -> bool:
+        """Whether arrays live on a card."""
+        return self.xp is not np
+
+    def to_device(self, array: Any, dtype: Any = None) -> Any:
+        """An array of this backend from a numpy array: contiguous, converted where ``dtype`` is given."""
+        return np.ascontiguousarray(array, dtype)
+
+    def to_host(self, array: Any) -> np.ndarray:
+        """A numpy array from one of this backend."""
+        return array
+
+    def rfft2(self, images: Any) -> Any:
+        """Half transforms of a stack, complex64."""
+        import scipy.fft
+
+        return scipy.fft.rfft2(images, workers=1)
+
+    def use(self) -> Any:
+        """Context in which this backend's device is the current one of the thread."""
+        from contextlib import nullcontext
+
+        return nullcontext()
+
+    def free(self) -> None:
+        """Give unused memory back."""
+
+
+class CudaBackend(Backend):
+    """Kernels and arrays on one CUDA device, through cupy."""
+
+    block_bytes = 1_000_000_000
+    max_block = 1024
+    coarse_bytes = 1_000_000_000
+    insert_slices_at_once = 16_384
+    # reading of one lane overlaps with the kernels of another; results wait in the card's memory
+    lanes = 4
+
+    def __init__(self, cupy: Any, index: int) -> None:
+        gpu = Gpu(cupy)
+
+        def find(kernel: str, file: str) -> Callable[..., Any]:
+            return functools.partial(_function(kernel + "_cuda", file), gpu)
+
+        super().__init__(f"cuda:{index}", cupy, find)
+        self.index = index
+        self.out_of_memory = (cupy.cuda.memory.OutOfMemoryError,)
+        with self.use():
+            self.slice_bytes = int(0.3 * cupy.cuda.Device().mem_info[1])
+
+    def to_device(self, array: Any, dtype: Any = None) -> Any:
+        """An array on the card; arrays that are there already stay."""
+        return self.xp.ascontiguousarray(self.xp.asarray(array, dtype))
+
+    def to_host(self, array: Any) -> np.ndarray:
+        """A numpy array from one on the card."""
+        return self.xp.asnumpy(array)
+
+    def rfft2(self, images: Any) -> Any:
+        """Half transforms of a stack, complex64."""
+        return self.xp.fft.rfft2(images)
+
+    def use(self) -> Any:
+        """Context in which this device is the current one of the thread."""
+        return self.xp.cuda.Device(self.index)
+
+    def free(self) -> None:
+        """Give unused memory back to the device."""
+        self.xp.get_default_memory_pool().free_all_blocks()
+
+
+def _function(name: str, file: str) -> Callable[..., Any]:
+    module = import_module(f"cryotk.kernels.{file}")
+    if not hasattr(module, name):
+        module = import_module(f"cryotk.kernels.{file}_cuda")
+    return getattr(module, name)
+
+
+def _numpy_function(kernel: str, file: str) -> Callable[..., Any]:
+    module = import_module(f"cryotk.kernels.{file}")
+    # one definition serves images and volumes
+    return getattr(module, kernel + "_numpy", None) or getattr(module, kernel[:-3] + "_numpy")
+
+
+CPU = Backend("cpu", np, _function)
+NUMPY = Backend("numpy", np, _numpy_function)
+
+
+@functools.cache
+def cuda_backend(index: int = 0) -> CudaBackend:
+    """The backend of one CUDA device; cupy must be installed and the device there."""
+    return CudaBackend(import_module("cupy"), index)
+
+
+def _by_name(name: str) -> Backend:
+    return {"cpu": CPU, "numpy": NUMPY}.get(name) or cuda_backend(int(name.partition(":")[2] or 0))

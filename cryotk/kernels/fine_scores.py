@@ -1,0 +1,234 @@
+"""Scores of images against slices over ragged lists of samples: the fine pass.
+
+With ``Y`` the weighted image, ``V`` a slice and ``E_t = exp(-2 pi i k.t)`` the phase ramp of a shift, the log weight of
+a sample is ``Re sum conj(Y E_t) V - 1/2 sum W |V|^2 + log prior``. For one image and slice the product
+``conj(Y) V`` is formed once, and every shift is one dot product of 2 P numbers with a row of a table that all images
+share. Complex arrays are stored split, ``(..., 2, P)`` float32, real part first. Sums are float32.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from cryotk.kernels._ragged import conjugate_product, gather_ramps, is_dense, used_offsets, weighted_power
+
+_jit = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
+
+
+def ragged_scores_numpy(images, self_weights, slices, ramps, parent_start, parent_slot, parent_prior, parent_class,
+                        offset_start, offsets, n_over, log_prior_offset, out):
+    """Log weights of the fine samples of a block of images; the plain definition.
+
+    Parameters
+    ----------
+    images, self_weights : (B, 2, P), (B, P) float32
+        Y and W.
+    slices : (n_slots, C, 2, P) float32
+        The C children of each parent orientation.
+    ramps : (T * Q, 2, P) float32
+        ``exp(-2 pi i k.t)`` of the Q = n_over children of each coarse offset.
+    parent_start : (B + 1,) int64 ; parent_slot : (n,) int64 ; parent_prior : (n,) float32 ; parent_class : (n,) int32
+    offset_start : (n + 1,) int64 ; offsets : (m,) int32
+    n_over : int
+        Q.
+    log_prior_offset : (B, Kt, T) float32
+        Kt = 1, or one row per class.
+    out : (m * C * Q,) float32, OUT
+        In the order (image, parent, child, offset, child offset).
+    """
+    y = images[:, 0].astype(complex) + 1j * images[:, 1]
+    e = ramps[:, 0].astype(complex) + 1j * ramps[:, 1]
+    image_of_parent = np.repeat(np.arange(len(images)), np.diff(parent_start))
+    n_children, position = slices.shape[1], 0
+    for a, i in enumerate(image_of_parent):
+        t = offsets[offset_start[a] : offset_start[a + 1]]
+        shifts = (t[:, None] * n_over + np.arange(n_over)).ravel()
+        k = parent_class[a] if log_prior_offset.shape[1] > 1 else 0
+        prior = parent_prior[a] + np.repeat(log_prior_offset[i, k, t], n_over)
+        for c in range(n_children):
+            v = slices[parent_slot[a], c, 0] + 1j * slices[parent_slot[a], c, 1].astype(complex)
+            cross = (np.conj(y[i] * e[shifts]) * v).real.sum(-1)
+            self_term = 0.5 * (self_weights[i] * np.abs(v) ** 2).sum()
+            out[position : position + len(shifts)] = cross - self_term + prior
+            position += len(shifts)
+
+
+@_jit
+def ragged_scores(images, self_weights, slices, ramps, parent_start, parent_slot, parent_prior, parent_class,
+                  offset_start, offsets, n_over, log_prior_offset, out):
+    """Numba twin of :func:`ragged_scores_numpy`: one dot product per sample, or a matrix product where most are wanted."""
+    n_images, _, n_pixels = images.shape
+    n_children = slices.shape[1]
+    per_class = log_prior_offset.shape[1] > 1
+    product = np.empty((2, n_pixels), np.float32)
+    zero = np.float32(0.0)
+    half = np.float32(0.5)
+    n_coarse = ramps.shape[0] // n_over
+    column = np.empty(n_coarse, np.int64)
+    for i in range(n_images):
+        yr = images[i, 0]
+        yi = images[i, 1]
+        w = self_weights[i]
+        begin, end = parent_start[i], parent_start[i + 1]
+        n_used = used_offsets(offset_start, offsets, begin, end, n_coarse, column)
+        if is_dense(end - begin, offset_start[end] - offset_start[begin], n_used, n_children):
+            used_ramps = gather_ramps(ramps, column, n_coarse, n_over, n_used)
+            per = max(1, 512 // n_children)
+            products = np.empty((per * n_children, 2 * n_pixels), np.float32)
+            self_terms = np.empty(per * n_children, np.float32)
+            for low in range(begin, end, per):
+                high = min(end, low + per)
+                row = 0
+                for a in range(low, high):
+                    for c in range(n_children):
+                        vr = slices[parent_slot[a], c, 0]
+                        vi = slices[parent_slot[a], c, 1]
+                        target_r = products[row, :n_pixels]
+                        target_i = products[row, n_pixels:]
+                        conjugate_product(target_r, target_i, vr, vi, yr, yi)
+                        self_terms[row] = half * weighted_power(w, vr, vi)
+                        row += 1
+                table = np.dot(products[:row], used_ramps.T)
+                row = 0
+                for a in range(low, high):
+                    position = offset_start[a] * n_children * n_over
+                    k = parent_class[a] if per_class else 0
+                    for c in range(n_children):
+                        base = parent_prior[a] - self_terms[row]
+                        for j in range(offset_start[a], offset_start[a + 1]):
+                            prior = base + log_prior_offset[i, k, offsets[j]]
+                            at = column[offsets[j]] * n_over
+                            for q in range(n_over):
+                                out[position] = table[row, at + q] + prior
+                                position += 1
+                        row += 1
+            continue
+        for a in range(parent_start[i], parent_start[i + 1]):
+            first, last = offset_start[a], offset_start[a + 1]
+            position = first * n_children * n_over
+            k = parent_class[a] if per_class else 0
+            for c in range(n_children):
+                vr = slices[parent_slot[a], c, 0]
+                vi = slices[parent_slot[a], c, 1]
+                pr = product[0]
+                pi = product[1]
+                conjugate_product(pr, pi, vr, vi, yr, yi)
+                base = parent_prior[a] - half * weighted_power(w, vr, vi)
+                for j in range(first, last):
+                    t = offsets[j]
+                    prior = base + log_prior_offset[i, k, t]
+                    for q in range(n_over):
+                        er = ramps[t * n_over + q, 0]
+                        ei = ramps[t * n_over + q, 1]
+                        s = zero
+                        for p in range(n_pixels):
+                            # Re(conj(Y) V conj(E)), E stored
+                            s += pr[p] * er[p] + pi[p] * ei[p]
+                        out[position] = s + prior
+                        position += 1
+
+
+# One block per parent: a small matrix product of (children) x (shifts) over the 2 P numbers of a slice, tile by tile through
+# shared memory. A thread has one shift and a quarter of the numbers, for eight children at once; the quarters are added last.
+CUDA_SOURCE = r"""
+#define ROWS 32
+#define QUARTERS 4
+#define TILE 64
+#define CHILDREN 8
+#define THREADS (ROWS * QUARTERS)
+
+extern "C" __global__ void ragged_scores(
+    const float* __restrict__ images, const float* __restrict__ self_weights, const float* __restrict__ slices,
+    const float* __restrict__ ramps, const long long* __restrict__ parent_start, const long long* __restrict__ parent_slot,
+    const float* __restrict__ parent_prior, const int* __restrict__ parent_class, const long long* __restrict__ offset_start,
+    const int* __restrict__ offsets, int n_over, const float* __restrict__ log_prior_offset, float* __restrict__ out,
+    int n_images, int n_pixels, int n_children, int n_prior_classes, int n_coarse, long long n_parents)
+{
+    __shared__ float ramp[2 * TILE][ROWS + 1];
+    __shared__ float product[2 * TILE][CHILDREN];
+    __shared__ float part[QUARTERS][CHILDREN][ROWS];
+    __shared__ float power[CHILDREN][TILE];
+    __shared__ float self_term[CHILDREN];
+    __shared__ int shift[ROWS];
+    const int t = threadIdx.x, row = t % ROWS, quarter = t / ROWS;
+    for (long long a = blockIdx.x; a < n_parents; a += gridDim.x) {
+        const int i = interval_of(parent_start, n_images, a);
+        const long long first = offset_start[a];
+        const int n_rows = (int)(offset_start[a + 1] - first) * n_over;
+        const float* y = images + 2 * (long long)i * n_pixels;
+        const float* w = self_weights + (long long)i * n_pixels;
+        const float* prior = log_prior_offset + ((long long)i * n_prior_classes + (n_prior_classes > 1 ? parent_class[a] : 0)) * n_coarse;
+        for (int c0 = 0; c0 < n_children; c0 += CHILDREN) {
+            const float* v = slices + 2 * (parent_slot[a] * n_children + c0) * n_pixels;
+            for (int r0 = 0; r0 < n_rows; r0 += ROWS) {
+                float sum[CHILDREN], own[CHILDREN * TILE / THREADS];
+                for (int c = 0; c < CHILDREN; c++) sum[c] = 0.0f;
+                for (int s = 0; s < CHILDREN * TILE / THREADS; s++) own[s] = 0.0f;
+                __syncthreads();
+                if (t < ROWS) {
+                    const int r = r0 + t < n_rows ? r0 + t : n_rows - 1;
+                    shift[t] = offsets[first + r / n_over] * n_over + r % n_over;
+                }
+                for (int p0 = 0; p0 < n_pixels; p0 += TILE) {
+                    __syncthreads();
+                    for (int s = 0; s < CHILDREN * TILE / THREADS; s++) {
+                        const int c = (t + s * THREADS) / TILE, q = t % TILE, p = p0 + q;
+                        float re = 0.0f, im = 0.0f;
+                        if (c0 + c < n_children && p < n_pixels) {
+                            const float vr = v[2 * (long long)c * n_pixels + p], vi = v[(2 * (long long)c + 1) * n_pixels + p];
+                            const float yr = y[p], yi = y[n_pixels + p];
+                            re = vr * yr + vi * yi;
+                            im = vi * yr - vr * yi;
+                            own[s] += w[p] * (vr * vr + vi * vi);
+                        }
+                        product[q][c] = re;
+                        product[TILE + q][c] = im;
+                    }
+                    for (int x = t; x < ROWS * 2 * TILE; x += THREADS) {
+                        const int r = x / (2 * TILE), k = x % (2 * TILE), p = p0 + k % TILE;
+                        float e = 0.0f;
+                        if (p < n_pixels && r0 + r < n_rows) e = ramps[(2 * (long long)shift[r] + k / TILE) * n_pixels + p];
+                        ramp[k][r] = e;
+                    }
+                    __syncthreads();
+                    if (r0 + row < n_rows)
+                        for (int k = quarter; k < 2 * TILE; k += QUARTERS)
+                            for (int c = 0; c < CHILDREN; c++) sum[c] += ramp[k][row] * product[k][c];
+                }
+                for (int c = 0; c < CHILDREN; c++) part[quarter][c][row] = sum[c];
+                if (r0 == 0)
+                    for (int s = 0; s < CHILDREN * TILE / THREADS; s++) power[(t + s * THREADS) / TILE][t % TILE] = own[s];
+                __syncthreads();
+                if (r0 == 0) {
+                    if (t < CHILDREN) {
+                        float total = 0.0f;
+                        for (int q = 0; q < TILE; q++) total += power[t][q];
+                        self_term[t] = 0.5f * total;
+                    }
+                    __syncthreads();
+                }
+                for (int x = t; x < ROWS * CHILDREN; x += THREADS) {
+                    const int r = x % ROWS, c = x / ROWS;
+                    if (r0 + r >= n_rows || c0 + c >= n_children) continue;
+                    const float cross = (part[0][c][r] + part[1][c][r]) + (part[2][c][r] + part[3][c][r]);
+                    const float base = parent_prior[a] - self_term[c];
+                    out[first * n_children * n_over + (long long)(c0 + c) * n_rows + r0 + r] = cross + (base + prior[shift[r] / n_over]);
+                }
+            }
+        }
+    }
+}
+"""
+
+
+def ragged_scores_cuda(gpu, images, self_weights, slices, ramps, parent_start, parent_slot, parent_prior, parent_class,
+                       offset_start, offsets, n_over, log_prior_offset, out):
+    """CUDA twin of :func:`ragged_scores_numpy`."""
+    n_parents = len(parent_slot)
+    gpu.launch(
+        CUDA_SOURCE, "ragged_scores", min(n_parents, 1 << 30), 128, images, self_weights, slices, ramps, parent_start, parent_slot,
+        parent_prior, parent_class, offset_start, offsets, np.int32(n_over), log_prior_offset, out, np.int32(len(images)),
+        np.int32(images.shape[2]), np.int32(slices.shape[1]), np.int32(log_prior_offset.shape[1]),
+        np.int32(log_prior_offset.shape[2]), np.int64(n_parents),
+    )  # fmt: skip

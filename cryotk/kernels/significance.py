@@ -1,0 +1,272 @@
+"""Where the significant samples of a set of scores end.
+
+A sample is significant when it belongs to the smallest set of largest weights whose sum exceeds a fraction
+(0.999) of the total. Sorting every score would cost more than computing it, so weights are binned by score and
+only the bin in which the cut falls is sorted: the result is exact.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+SCORE_RANGE = 32.0
+"""Samples this far below the best (in log weight) cannot change a 0.999 cut of fewer than 1e10 samples."""
+N_BINS = 2048
+
+_jit = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
+
+
+def significance_threshold_numpy(scores: np.ndarray, fraction: float, max_significant: int = 0) -> tuple[float, int, float, float]:
+    """Return ``(threshold, count, best, total)`` of a set of log weights; the plain definition.
+
+    Parameters
+    ----------
+    scores : (n,) float
+        Log weights; ``-inf`` marks samples that are not allowed.
+    fraction : float
+        Fraction of the summed weight the significant samples must exceed.
+    max_significant : int
+        At most this many samples; 0 for no limit.
+
+    Returns
+    -------
+    threshold, count, best, total : float, int, float, float
+        The lowest significant score, their number, the best score and the sum of ``exp(score - best)``; infinite and 0
+        where nothing is allowed.
+    """
+    best = scores.max() if len(scores) else -np.inf
+    if not best > -1e30:
+        return np.inf, 0, float(best), 0.0
+    order = np.argsort(-scores, kind="stable")
+    weights = np.exp((scores[order] - best).astype(np.float64))
+    total = weights.sum()
+    count = int(np.searchsorted(np.cumsum(weights), fraction * total, side="right")) + 1
+    count = min(count, len(scores))
+    if max_significant > 0:
+        count = min(count, max_significant)
+    return float(scores[order[count - 1]]), count, float(best), float(total)
+
+
+@_jit
+def significance_threshold(scores, fraction, max_significant):
+    """Numba twin of :func:`significance_threshold_numpy` for a flat float32 array."""
+    n = scores.shape[0]
+    best = np.float32(-np.inf)
+    for i in range(n):
+        if scores[i] > best:
+            best = scores[i]
+    if not best > np.float32(-1e30):
+        return np.float32(np.inf), 0, best, 0.0
+    width = SCORE_RANGE / N_BINS
+    inverse_width = np.float32(1.0 / width)
+    sums = np.zeros(N_BINS, np.float64)
+    counts = np.zeros(N_BINS, np.int64)
+    lowest = np.float32(SCORE_RANGE)
+    for i in range(n):
+        d = best - scores[i]
+        if d < lowest:
+            b = int(d * inverse_width)
+            if b < N_BINS:
+                sums[b] += np.exp(-d)
+                counts[b] += 1
+    total = 0.0
+    for b in range(N_BINS):
+        total += sums[b]
+    target = fraction * total
+    limit = max_significant if max_significant > 0 else n
+    running = 0.0
+    count = 0
+    b = 0
+    while b < N_BINS - 1 and running + sums[b] <= target and count + counts[b] < limit:
+        running += sums[b]
+        count += counts[b]
+        b += 1
+    inside = np.empty(counts[b], np.float32)
+    m = 0
+    for i in range(n):
+        d = best - scores[i]
+        if d < lowest and int(d * inverse_width) == b:
+            inside[m] = scores[i]
+            m += 1
+    inside = np.sort(inside[:m])
+    threshold = best
+    for j in range(m):
+        threshold = inside[m - 1 - j]
+        running += np.exp(np.float64(threshold) - np.float64(best))
+        count += 1
+        if running > target or count >= limit:
+            break
+    return threshold, count, best, total
+
+
+# One block per set: the threshold is found digit by digit (11 + 11 + 10 bits) of the scores' order-preserving integers. Weights
+# are summed as integers, so that the order of the threads does not matter.
+CUDA_SOURCE = r"""
+#define DIGITS 2048
+#define CUT_THREADS 256
+#define SCORE_RANGE 32.0f
+
+struct Cut { float threshold; int count; float best; double total; };
+
+inline __device__ unsigned int ordered(float s)
+{
+    const unsigned int u = __float_as_uint(s);
+    return u & 0x80000000u ? ~u : u | 0x80000000u;
+}
+
+inline __device__ float unordered(unsigned int u)
+{
+    return __uint_as_float(u & 0x80000000u ? u & 0x7fffffffu : ~u);
+}
+
+inline __device__ Cut block_cut(const float* scores, long long n, double fraction, long long limit)
+{
+    __shared__ unsigned long long sums[DIGITS];
+    __shared__ unsigned int counts[DIGITS];
+    __shared__ unsigned long long chunk_sums[CUT_THREADS];
+    __shared__ unsigned int chunk_counts[CUT_THREADS];
+    __shared__ float tops[CUT_THREADS];
+    __shared__ unsigned int prefix;
+    __shared__ unsigned long long running, target, everything;
+    __shared__ long long taken;
+    const int t = threadIdx.x;
+    Cut cut;
+    float best = __uint_as_float(0xff800000u);
+    for (long long j = t; j < n; j += CUT_THREADS) best = fmaxf(best, scores[j]);
+    __syncthreads();
+    tops[t] = best;
+    __syncthreads();
+    for (int half = CUT_THREADS / 2; half > 0; half /= 2) {
+        if (t < half) tops[t] = fmaxf(tops[t], tops[t + half]);
+        __syncthreads();
+    }
+    best = tops[0];
+    cut.best = best;
+    if (!(best > -1e30f)) {
+        cut.threshold = __uint_as_float(0x7f800000u);
+        cut.count = 0;
+        cut.total = 0.0;
+        return cut;
+    }
+    // the largest unit of which n fit into 63 bits
+    int bits = 40;
+    while (bits > 0 && (n >> (63 - bits)) > 0) bits--;
+    const double unit = (double)(1ull << bits);
+    if (t == 0) {
+        prefix = 0;
+        running = 0;
+        taken = 0;
+    }
+    for (int digit = 0; digit < 3; digit++) {
+        const int shift = digit == 0 ? 21 : digit == 1 ? 10 : 0, n_bins = digit == 2 ? 1024 : 2048, per = n_bins / CUT_THREADS;
+        __syncthreads();
+        for (int b = t; b < n_bins; b += CUT_THREADS) {
+            sums[b] = 0;
+            counts[b] = 0;
+        }
+        __syncthreads();
+        for (long long j = t; j < n; j += CUT_THREADS) {
+            const float s = scores[j];
+            if (!(best - s < SCORE_RANGE)) continue;
+            const unsigned int key = ordered(s);
+            if (digit > 0 && key >> (shift + (digit == 1 ? 11 : 10)) != prefix) continue;
+            // highest scores first
+            const int b = n_bins - 1 - (int)((key >> shift) & (n_bins - 1));
+            atomicAdd(&sums[b], (unsigned long long)((double)expf(s - best) * unit + 0.5));
+            atomicAdd(&counts[b], 1u);
+        }
+        __syncthreads();
+        unsigned long long sum = 0;
+        unsigned int number = 0;
+        for (int b = t * per; b < (t + 1) * per; b++) {
+            sum += sums[b];
+            number += counts[b];
+        }
+        chunk_sums[t] = sum;
+        chunk_counts[t] = number;
+        __syncthreads();
+        if (t == 0) {
+            if (digit == 0) {
+                everything = 0;
+                for (int c = 0; c < CUT_THREADS; c++) everything += chunk_sums[c];
+                target = (unsigned long long)(fraction * (double)everything);
+            }
+            // the first bin with which the target or the limit is passed; else the last that is not empty
+            int b = 0, last = 0;
+            unsigned long long run = running, last_run = running;
+            long long have = taken, last_have = taken;
+            for (int c = 0; c < CUT_THREADS; c++) {
+                if (chunk_counts[c] == 0) continue;
+                if (run + chunk_sums[c] <= target && have + chunk_counts[c] < limit) {
+                    b = -1;
+                    for (int k = c * per; k < (c + 1) * per; k++) {
+                        if (counts[k] == 0) continue;
+                        last = k;
+                        last_run = run;
+                        last_have = have;
+                        run += sums[k];
+                        have += counts[k];
+                    }
+                    continue;
+                }
+                for (b = c * per; b < (c + 1) * per; b++) {
+                    if (counts[b] == 0) continue;
+                    if (run + sums[b] > target || have + counts[b] >= limit) break;
+                    run += sums[b];
+                    have += counts[b];
+                }
+                break;
+            }
+            if (b < 0) {
+                b = last;
+                run = last_run;
+                have = last_have;
+            }
+            running = run;
+            taken = have;
+            prefix = prefix << (digit == 2 ? 10 : 11) | (unsigned int)(n_bins - 1 - b);
+            if (digit == 2) {
+                // equal scores: as many as are needed
+                const unsigned long long each = sums[b] / counts[b];
+                long long more = counts[b];
+                if (each > 0 && run <= target && (long long)((target - run) / each) + 1 < more) more = (long long)((target - run) / each) + 1;
+                if (more > limit - have) more = limit - have;
+                taken = have + more;
+            }
+        }
+        __syncthreads();
+    }
+    cut.threshold = unordered(prefix);
+    cut.count = (int)taken;
+    cut.total = (double)everything / unit;
+    return cut;
+}
+
+extern "C" __global__ void cut_sets(
+    const float* __restrict__ scores, const long long* __restrict__ start, int n_sets, double fraction, long long limit,
+    float* __restrict__ threshold, int* __restrict__ count, float* __restrict__ best, double* __restrict__ total)
+{
+    for (int i = blockIdx.x; i < n_sets; i += gridDim.x) {
+        const Cut cut = block_cut(scores + start[i], start[i + 1] - start[i], fraction, limit);
+        if (threadIdx.x == 0) {
+            threshold[i] = cut.threshold;
+            count[i] = cut.count;
+            best[i] = cut.best;
+            total[i] = cut.total;
+        }
+        __syncthreads();
+    }
+}
+"""
+
+
+def cut_sets_cuda(gpu, scores, start, fraction, max_significant):
+    """``(threshold, count, best, total)`` of every set ``scores[start[i] : start[i + 1]]``: (n,) float32, int32, float32, float64."""
+    xp, n = gpu.xp, len(start) - 1
+    out = xp.empty(n, np.float32), xp.empty(n, np.int32), xp.empty(n, np.float32), xp.empty(n, np.float64)
+    limit = max_significant if max_significant > 0 else 1 << 62
+    gpu.launch(
+        CUDA_SOURCE, "cut_sets", gpu.spread(n, 1), 256, scores, start, np.int32(n), np.float64(fraction), np.int64(limit), *out
+    )
+    return out

@@ -1,0 +1,390 @@
+"""The part of cupy that cryotk uses, on numpy arrays and a C++ compiler, stricter than cupy.
+
+CUDA sources are compiled by g++ with ``cuda_on_host.h``; a block's threads run between barriers one after the other, forwards or
+backwards (:func:`set_order`), so that a missing barrier shows. An array of the "device" is no numpy array: mixing the two, or
+giving a kernel an argument of another type than its source names, raises. This is no GPU: it shows that the code is right, not
+that it is fast.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import threading
+import types
+from pathlib import Path
+
+import numpy as np
+import scipy.fft
+
+__version__ = "0 (host stand-in)"
+stand_in = True
+
+_limit = [None]
+_backwards = [0]
+launched: dict[str, int] = {}
+"""How often each kernel ran."""
+transfers = {"to_device": 0, "to_host": 0}
+
+
+def set_order(backwards: bool) -> None:
+    """Run the threads of a block from the last to the first."""
+    _backwards[0] = int(backwards)
+
+
+def set_largest_allocation(n_bytes: int | None) -> None:
+    """Arrays larger than this do not fit the "device"."""
+    _limit[0] = n_bytes
+
+
+class OutOfMemoryError(MemoryError):
+    """An allocation that does not fit."""
+
+
+class ndarray:
+    """An array of the "device"."""
+
+    __array_ufunc__ = None
+    __array_priority__ = 100
+
+    def __init__(self, values):
+        if _limit[0] is not None and values.nbytes > _limit[0] and values.base is None:
+            raise OutOfMemoryError(f"allocating {values.nbytes} bytes")
+        self._a = values
+
+    def __array__(self, *args, **kwargs):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed")
+
+    def __iter__(self):
+        raise TypeError("looping over a device array is one transfer per element")
+
+    shape = property(lambda self: self._a.shape)
+    dtype = property(lambda self: self._a.dtype)
+    ndim = property(lambda self: self._a.ndim)
+    size = property(lambda self: self._a.size)
+    nbytes = property(lambda self: self._a.nbytes)
+    flags = property(lambda self: self._a.flags)
+    T = property(lambda self: ndarray(self._a.T))
+
+    @property
+    def real(self):
+        return ndarray(self._a.real)
+
+    @real.setter
+    def real(self, value):
+        self._a.real = _plain(value)
+
+    @property
+    def imag(self):
+        return ndarray(self._a.imag)
+
+    @imag.setter
+    def imag(self, value):
+        self._a.imag = _plain(value)
+
+    def __len__(self):
+        return len(self._a)
+
+    def __repr__(self):
+        return f"device {self._a!r}"
+
+    def __float__(self):
+        return float(self._a)
+
+    def __int__(self):
+        return int(self._a)
+
+    def __bool__(self):
+        return bool(self._a)
+
+    def __getitem__(self, index):
+        return ndarray(np.asarray(self._a[_index(index)]))
+
+    def __setitem__(self, index, value):
+        self._a[_index(index)] = _plain(value)
+
+    def get(self):
+        transfers["to_host"] += 1
+        return self._a.copy()
+
+    def copy(self):
+        return ndarray(self._a.copy())
+
+    def astype(self, dtype, copy=True):
+        return ndarray(self._a.astype(dtype, copy=copy))
+
+    def reshape(self, *shape):
+        return ndarray(self._a.reshape(*shape))
+
+    def ravel(self):
+        return ndarray(self._a.ravel())
+
+    def transpose(self, *axes):
+        return ndarray(self._a.transpose(*axes))
+
+    def fill(self, value):
+        self._a.fill(_plain(value))
+
+    def __abs__(self):
+        return ndarray(np.abs(self._a))
+
+    def __neg__(self):
+        return ndarray(-self._a)
+
+    def __invert__(self):
+        return ndarray(~self._a)
+
+
+def _reduction(name):
+    def method(self, axis=None, **kwargs):
+        return ndarray(np.asarray(getattr(self._a, name)(axis, **kwargs)))
+
+    return method
+
+
+for _name in ("sum", "max", "min", "mean", "any", "all", "argmax"):
+    setattr(ndarray, _name, _reduction(_name))
+
+
+def _plain(value):
+    """The numpy array or scalar behind an operand; host arrays are refused."""
+    if isinstance(value, ndarray):
+        return value._a
+    if isinstance(value, np.ndarray):
+        raise TypeError("Unsupported type <class 'numpy.ndarray'>: a host array where a device array belongs")
+    if not isinstance(value, (int, float, complex, bool, np.generic)):
+        raise TypeError(f"Unsupported type {type(value)}")
+    return value
+
+
+def _index(index):
+    def one(i):
+        if isinstance(i, ndarray):
+            return i._a
+        if isinstance(i, slice) or i is None or i is Ellipsis or isinstance(i, (int, np.integer)):
+            return i
+        raise TypeError(f"index of type {type(i)}: device arrays are indexed with device arrays")
+
+    return tuple(one(i) for i in index) if isinstance(index, tuple) else one(index)
+
+
+def _operator(name):
+    def method(self, other):
+        return ndarray(np.asarray(getattr(np.ndarray, name)(self._a, _plain(other))))
+
+    return method
+
+
+def _in_place(name):
+    def method(self, other):
+        getattr(np.ndarray, name)(self._a, _plain(other))
+        return self
+
+    return method
+
+
+for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or"):
+    setattr(ndarray, f"__{_name}__", _operator(f"__{_name}__"))
+    if _name != "matmul":
+        setattr(ndarray, f"__r{_name}__", _operator(f"__r{_name}__"))
+        setattr(ndarray, f"__i{_name}__", _in_place(f"__i{_name}__"))
+for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
+    setattr(ndarray, f"__{_name}__", _operator(f"__{_name}__"))
+ndarray.__hash__ = None
+
+
+def _function(numpy_function):
+    """A function of device arrays and scalars that gives a device array."""
+
+    @functools.wraps(numpy_function)
+    def call(*args, **kwargs):
+        def plain(v):
+            if isinstance(v, (list, tuple)) and any(isinstance(x, (ndarray, np.ndarray)) for x in v):
+                return [_plain(x) for x in v]
+            if v is None or isinstance(v, (str, type, np.dtype, tuple, list)):
+                return v
+            return _plain(v)
+
+        out = numpy_function(*(plain(a) for a in args), **{k: plain(v) for k, v in kwargs.items()})
+        return tuple(ndarray(np.asarray(o)) for o in out) if isinstance(out, tuple) else ndarray(np.asarray(out))
+
+    return call
+
+
+for _name in (
+    "empty zeros ones full empty_like zeros_like ones_like arange concatenate stack where cumsum flatnonzero unique searchsorted "
+    "divmod exp log sqrt cos sin floor sign isfinite minimum maximum clip broadcast_to tile matmul abs"
+).split():  # fmt: skip
+    globals()[_name] = _function(getattr(np, _name))
+
+
+def argsort(a):
+    """As cupy's: stable."""
+    return ndarray(np.argsort(_plain(a), kind="stable"))
+
+
+def repeat(a, repeats, axis=None):
+    """As cupy's: repeats of a device array must be one number."""
+    if not isinstance(repeats, int):
+        raise TypeError("cupy repeats by numbers of the host")
+    return ndarray(np.repeat(_plain(a), repeats, axis))
+
+
+def asarray(a, dtype=None):
+    """To the "device"; an array that is there already stays."""
+    if isinstance(a, ndarray):
+        return a if dtype is None or a.dtype == dtype else a.astype(dtype)
+    transfers["to_device"] += 1
+    return ndarray(np.array(a, dtype))
+
+
+def ascontiguousarray(a, dtype=None):
+    """As numpy's."""
+    return ndarray(np.ascontiguousarray(_plain(a), dtype))
+
+
+def asnumpy(a):
+    """To the host."""
+    return a.get() if isinstance(a, ndarray) else np.asarray(a)
+
+
+fft = types.SimpleNamespace(rfft2=lambda a: ndarray(scipy.fft.rfft2(_plain(a), workers=1)))
+
+
+class Device:
+    """A device as a context."""
+
+    mem_info = (8_000_000_000, 8_000_000_000)
+    compute_capability = "00"
+
+    def __init__(self, index=0):
+        self.id = index
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return None
+
+    def synchronize(self):
+        pass
+
+
+cuda = types.SimpleNamespace(
+    is_available=lambda: True,
+    Device=Device,
+    runtime=types.SimpleNamespace(getDeviceCount=lambda: 1),
+    memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+)
+
+
+def get_default_memory_pool():
+    """A pool that holds nothing."""
+    return types.SimpleNamespace(free_all_blocks=lambda: None)
+
+
+# -- kernels ---------------------------------------------------------------------------------------------------------
+
+_POINTERS = {
+    "float": "float32", "double": "float64", "int": "int32", "long long": "int64", "float2": "complex64", "double2": "complex128",
+    "unsigned char": "uint8",
+}  # fmt: skip
+_SCALARS = {"int": "int32", "long long": "int64", "float": "float32", "double": "float64"}
+_KERNEL = re.compile(r'extern "C" __global__ void (\w+)\(([^)]*)\)')
+# one "stream"
+_running = threading.Lock()
+
+
+def _signature(text):
+    out = []
+    for parameter in text.split(","):
+        words = parameter.replace("__restrict__", " ").replace("*", " * ").split()
+        pointer, constant = "*" in words, "const" in words
+        kind = " ".join(w for w in words[:-1] if w not in ("*", "const"))
+        out.append((kind, pointer, constant, words[-1]))
+    return out
+
+
+class RawModule:
+    """Kernels of a CUDA source, compiled for the host."""
+
+    def __init__(self, *, code, options=()):
+        compiler = shutil.which("g++")
+        if compiler is None:
+            raise RuntimeError("needs g++")
+        self._signatures = {m[1]: _signature(m[2]) for m in _KERNEL.finditer(code)}
+        wrappers = []
+        for name, parameters in self._signatures.items():
+            values = ", ".join(f"*({kind}{'*' if pointer else ''}*)v[{i}]" for i, (kind, pointer, *_rest) in enumerate(parameters))
+            wrappers.append(
+                f"static void call_{name}(void** v) {{ {name}({values}); }}\n"
+                f'extern "C" int launch_{name}(void** v, const unsigned* grid, unsigned block, int backwards)\n'
+                f"{{ return host::run(call_{name}, v, grid, block, backwards); }}\n"
+            )
+        source = '#include "cuda_on_host.h"\n' + code + "\n".join(wrappers)
+        self._library = _compile(compiler, source)
+
+    def get_function(self, name):
+        return functools.partial(self._launch, name)
+
+    def _launch(self, name, grid, block, arguments, **options):
+        if options:
+            raise TypeError(f"{name}: {options}")
+        parameters = self._signatures[name]
+        if len(arguments) != len(parameters):
+            raise TypeError(f"{name} takes {len(parameters)} arguments, got {len(arguments)}")
+        keep, values = [], (ctypes.c_void_p * len(arguments))()
+        for i, (a, (kind, pointer, constant, label)) in enumerate(zip(arguments, parameters, strict=True)):
+            if pointer:
+                if not isinstance(a, ndarray):
+                    raise TypeError(f"{name}, {label}: {type(a)} is not on the device")
+                if a.dtype.name != _POINTERS[kind]:
+                    raise TypeError(f"{name}, {label}: {a.dtype} where the source says {kind}")
+                if not a.flags.c_contiguous:
+                    raise TypeError(f"{name}, {label}: not contiguous")
+                if not constant and not a.flags.writeable:
+                    raise TypeError(f"{name}, {label}: not writeable")
+                box = ctypes.c_void_p(a._a.ctypes.data)
+            else:
+                if not isinstance(a, np.generic) or a.dtype.name != _SCALARS[kind]:
+                    raise TypeError(f"{name}, {label}: {type(a)} where the source says {kind}")
+                box = np.array(a)
+                box = (ctypes.c_char * box.nbytes).from_buffer_copy(box.tobytes())
+            keep.append(box)
+            values[i] = ctypes.cast(ctypes.pointer(box), ctypes.c_void_p)
+        if len(block) != 1 or not 0 < block[0] <= 1024:
+            raise ValueError(f"{name}: block {block}")
+        if len(grid) > 1 and max(grid[1:]) > 65535:
+            raise ValueError(f"{name}: grid {grid}")
+        sizes = (ctypes.c_uint * 3)(*(tuple(grid) + (1, 1))[:3])
+        with _running:
+            launched[name] = launched.get(name, 0) + 1
+            if getattr(self._library, f"launch_{name}")(values, sizes, ctypes.c_uint(block[0]), _backwards[0]):
+                raise RuntimeError(f"{name}: threads of one block are at different barriers")
+
+
+def _compile(compiler, source):
+    here = Path(__file__).parent
+    key = hashlib.sha256((source + (here / "cuda_on_host.h").read_text()).encode()).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir()) / f"cryotk-cuda-on-host-{os.getuid()}"
+    folder.mkdir(exist_ok=True, mode=0o700)
+    library = folder / f"{key}.so"
+    if not library.exists():
+        file = folder / f"{key}-{os.getpid()}.cpp"
+        file.write_text(source)
+        made = file.with_suffix(".so")
+        command = [compiler, "-std=c++14", "-O2", "-ffp-contract=off", "-U_FORTIFY_SOURCE", "-Wno-unused", f"-I{here}", "-shared", "-fPIC"]
+        done = subprocess.run([*command, "-o", made, file], capture_output=True, text=True, check=False)
+        with contextlib.suppress(OSError):
+            file.unlink()
+        if done.returncode:
+            raise RuntimeError(done.stderr[:4000])
+        made.replace(library)
+    return ctypes.CDLL(str(library))
