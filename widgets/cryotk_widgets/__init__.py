@@ -6,5 +6,13 @@ A view takes results, whoever made them, and follows a job when given one. Nothi
 import lazy_loader as _lazy
 
 __getattr__, __dir__, __all__ = _lazy.attach(
-    __name__, submod_attrs={"ctf": ["CtfExplorer"], "gallery": ["ClassGallery"], "export": ["export_html"]}, submodules=["plots"]
+    __name__,
+    submod_attrs={
+        "ctf": ["CtfExplorer"],
+        "export": ["export_html"],
+        "gallery": ["ClassGallery"],
+        "slices": ["SliceView"],
+        "volume": ["VolumeView", "view_volume"],
+    },
+    submodules=["plots"],
 )
