@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cryotk.data.refinement import RefinementModel, SamplingSettings
+from cryotk.data.source import read_ahead
 from cryotk.execution.lanes import Stopped, cut_lanes, run_lanes, tree_sum
 from cryotk.jobs.particle_set import ParticleSet
 from cryotk.jobs.updates import coarse_window, image_window
@@ -131,8 +132,12 @@ class StepContext:
         )
         return self.step_type(m, self.sampling, self.references, preparations, options)
 
-    def prepare(self, particles: np.ndarray) -> Block:
-        """Read and prepare particles of one optics group."""
+    def pixels(self, particles: np.ndarray) -> np.ndarray:
+        """Read the images of particles of one optics group."""
+        return self.data.read(self.data.images_of(particles)[0])
+
+    def prepare(self, particles: np.ndarray, pixels: np.ndarray | None = None) -> Block:
+        """Prepare particles of one optics group; their images are read unless ``pixels`` brings them."""
         d, m = self.data, self.model
         images, start = d.images_of(particles)
         group = int(d.columns.optics_group[images[0]])
@@ -141,7 +146,8 @@ class StepContext:
         scales = np.asarray(m.group_scales)[scale_group] if use_scale else np.ones(len(images))
         factor = m.norm_average / self.state.norm[images] if self.settings.do_norm else np.ones(len(images))
         return self.step.tables[group].prepare(
-            d.read(images), particles, images, start, self.state.shifts[particles], factor, scales, not self.settings.align
+            d.read(images) if pixels is None else pixels,
+            particles, images, start, self.state.shifts[particles], factor, scales, not self.settings.align,
         )
 
     def posterior(self, block: Block) -> BlockPosterior:
@@ -198,11 +204,11 @@ def run_lane(
         step = context.step
     sums = step.empty_sums(len(context.data.group_names))
     results = []
-    for particles in blocks:
+    for particles, pixels in zip(blocks, read_ahead(context.pixels, blocks), strict=True):
         if stop is not None and stop.is_set():
             raise Stopped
         clock = time.perf_counter()
-        block = context.prepare(particles)
+        block = context.prepare(particles, pixels)
         step._lap("prepare", clock)
         poses = context.state.poses[particles]
         post = context.posterior(block)
