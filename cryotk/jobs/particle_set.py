@@ -65,6 +65,11 @@ class ParticleSet:
         n_images = particles.sizes[per]
         if n == 0:
             raise DataError("the particle set is empty")
+        if "tilt_rotation" in particles:
+            raise DataError(
+                "these are tilt images, each seen along its own direction (tilt_rotation): classification and refinement do not use that; "
+                "ctk.reconstruct and ctk.project do"
+            )
         groups = optics_groups(particles)
         numbers = sorted(groups)
         group_of_particle = np.asarray(particles["optics_group"].values, int)

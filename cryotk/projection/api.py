@@ -13,7 +13,7 @@ from cryotk.data import image_source, open_particles, open_volume, optics_groups
 from cryotk.errors import DataError
 from cryotk.fourier import fourier_shell_correlation
 from cryotk.geometry import euler_to_matrix, symmetry_operators
-from cryotk.optics import OpticsGroup, ctf, odd_phase
+from cryotk.optics import OpticsGroup, ctf, dose_weight, odd_phase
 from cryotk.projection.predict import group_transform, predict
 from cryotk.projection.reconstruction import Accumulator, wiener_reconstruct
 from cryotk.projection.reference import FourierReference
@@ -51,8 +51,14 @@ def _ctf_parameters(table: dict[str, np.ndarray], rows: Any) -> dict[str, Any]:
 
 
 def _columns(particles: xr.Dataset) -> dict[str, np.ndarray]:
-    names = [*_CTF_COLUMNS, "angle_rot", "angle_tilt", "angle_psi", "shift_x", "shift_y", "optics_group", "random_subset", "image_name"]
-    return {n: np.asarray(particles[n].values) for n in names if n in particles}
+    """What is needed of the table, one row per image."""
+    names = [*_CTF_COLUMNS, "angle_rot", "angle_tilt", "angle_psi", "shift_x", "shift_y", "shift_z", "optics_group", "random_subset",
+             "image_name", "tilt_rotation", "dose"]  # fmt: skip
+    table = {n: np.asarray(particles[n].values) for n in names if n in particles}
+    if "particle_of_image" in particles:
+        of = np.asarray(particles["particle_of_image"].values)
+        table = {n: v if particles[n].dims[0] == "image" else v[of] for n, v in table.items()}
+    return table
 
 
 def _poses(table: dict[str, np.ndarray], rows: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -61,8 +67,19 @@ def _poses(table: dict[str, np.ndarray], rows: Any) -> tuple[np.ndarray, np.ndar
     if len(missing) == 3:
         raise DataError("particles have no angles (rlnAngleRot, rlnAngleTilt, rlnAnglePsi): refine them first")
     angle = [np.asarray(table.get(a, np.zeros(n)), float)[rows] for a in ("angle_rot", "angle_tilt", "angle_psi")]
-    shift = np.stack([np.asarray(table.get(s, np.zeros(n)), float)[rows] for s in ("shift_x", "shift_y")], -1)
-    return euler_to_matrix(*angle), shift
+    shift = np.stack([np.asarray(table.get(s, np.zeros(n)), float)[rows] for s in ("shift_x", "shift_y", "shift_z")], -1)
+    matrices = euler_to_matrix(*angle)
+    if "tilt_rotation" in table:
+        turn = table["tilt_rotation"][rows]
+        matrices, shift = turn @ matrices, np.einsum("nij,nj->ni", turn, shift)
+    return matrices, shift[:, :2]
+
+
+def _damping(table: dict[str, np.ndarray], rows: Any, frequencies: np.ndarray) -> np.ndarray | None:
+    """(n, P) weight of radiation damage of tilt images; None without a dose."""
+    if "dose" not in table:
+        return None
+    return dose_weight(np.hypot(frequencies[:, 0], frequencies[:, 1]), table["dose"][rows]).astype(np.float32)
 
 
 def project(volume: Any, particles: Any, apply_ctf: bool = True, *, apply_aberrations: bool = True, padding: float = 2.0) -> xr.DataArray:
@@ -81,7 +98,8 @@ def project(volume: Any, particles: Any, apply_ctf: bool = True, *, apply_aberra
     Returns
     -------
     xarray.DataArray
-        (particle, y, x) float32 over dask.
+        (particle, y, x) float32 over dask; (image, y, x) where a particle has several images. Tilt images are seen along their
+        tilts and, with the CTF, damped by their dose.
     """
     import dask.array as da
     import xarray as xr
@@ -96,11 +114,12 @@ def project(volume: Any, particles: Any, apply_ctf: bool = True, *, apply_aberra
     box = boxes.pop()
     reference = FourierReference.from_map(np.asarray(v.data, np.float32), a, None, padding)
     run = partial(_project_rows, reference, groups, table, apply_ctf, apply_aberrations, box)
-    n = p.sizes["particle"]
+    n = len(table["optics_group"])
+    dim = "image" if "particle_of_image" in p else "particle"
     per = int(max(1, min(500, 32_000_000 // (4 * box * box))))
     data = da.map_blocks(run, da.arange(n, chunks=per), dtype=np.float32, chunks=((*[per] * (n // per), *([n % per] if n % per else [])), (box,), (box,)),
                          new_axis=[1, 2], meta=np.empty((0, 0, 0), np.float32))  # fmt: skip
-    return xr.DataArray(data, dims=("particle", "y", "x"), name="projections", attrs={"pixel_size": next(iter(groups.values())).pixel_size})
+    return xr.DataArray(data, dims=(dim, "y", "x"), name="projections", attrs={"pixel_size": next(iter(groups.values())).pixel_size})
 
 
 def _groups_for(particles: xr.Dataset, volume: xr.DataArray) -> dict[int, OpticsGroup]:
@@ -122,6 +141,9 @@ def _project_rows(reference: FourierReference, groups: dict[int, OpticsGroup], t
             reference, optics, matrices, kx, ky, shifts=shifts, ctf_parameters=_ctf_parameters(table, rows[here]) if apply_ctf else None,
             apply_odd_phase=apply_aberrations,
         )
+        damping = _damping(table, rows[here], np.stack([kx, ky], -1) / (box * optics.pixel_size)) if apply_ctf else None
+        if damping is not None:
+            values *= damping**2 if optics.premultiplied else damping
         half = np.zeros((len(here), box, box // 2 + 1), np.complex64)
         half[:, ky, kx] = values * (box * box) * (1 - 2 * ((kx + ky) % 2))
         line = np.arange(1, box // 2)
@@ -177,7 +199,7 @@ def reconstruct(
     first = groups[min(groups)]
     box, a = first.box_size, first.pixel_size
     size = box if max_resolution is None else min(box, 2 * int(np.ceil(box * a / max_resolution)))
-    keep = np.ones(p.sizes["particle"], bool)
+    keep = np.ones(len(table["optics_group"]), bool)
     if half is not None:
         if "random_subset" not in table:
             raise DataError("particles have no half-sets (rlnRandomSubset)")
@@ -217,8 +239,9 @@ def _insert_group(accumulator: Accumulator, optics: OpticsGroup, source: Any, lo
         broken = some[~np.isfinite(f).all(axis=1)]
         if len(broken):
             name = f" ({table['image_name'][broken[0]]})" if "image_name" in table else ""
+            what = "tilt image" if "tilt_rotation" in table else "particle"
             raise DataError(
-                f"{len(broken)} images have pixels that are not finite, the first is particle {broken[0] + 1}{name}; "
+                f"{len(broken)} images have pixels that are not finite, the first is {what} {broken[0] + 1}{name}; "
                 "leave them out: particles.cryo.check_images() lists them"
             )
         f[:, (kx == 0) & (ky == 0)] = 0  # an image's mean says nothing about the particle; its weight stays
@@ -228,6 +251,9 @@ def _insert_group(accumulator: Accumulator, optics: OpticsGroup, source: Any, lo
         weight = np.ones(f.shape, np.float32)
         if do_ctf:
             c = ctf(optics, frequencies, **_ctf_parameters(table, some), intact_first_peak=intact, phase_flip_only=flip)
+            damping = _damping(table, some, frequencies)
+            if damping is not None:
+                c *= damping
             if optics.premultiplied:
                 weight = c * c
             else:
