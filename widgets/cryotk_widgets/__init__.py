@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "ctf": ["CtfExplorer"],
         "export": ["export_html"],
         "gallery": ["ClassGallery"],
+        "map_plots": ["FSCPlot", "GuinierPlot"],
         "slices": ["SliceView"],
         "volume": ["VolumeView", "view_volume"],
     },

@@ -266,3 +266,15 @@ def ctf(particles: Any, row: int = 0, size: int = 260) -> Any:
         lines[name] = _spectrum(k[n // 2 :], map_coordinates(c.values, place, order=1, mode="nearest"), "CTF", COLOURS[j])
     curves = hv.NdOverlay(lines, "axis").opts(width=2 * size, height=size, title="Along the defocus axes", legend_position="right")
     return (image + curves).opts(shared_axes=False)
+
+
+_OF_MAPS = {"fsc": "FSCPlot", "guinier": "GuinierPlot", "mask": "mask", "postprocess": "postprocess", "local_resolution": "local_resolution"}
+
+
+def __getattr__(name: str) -> Any:
+    """Figures of maps live in ``map_plots``."""
+    if name in _OF_MAPS:
+        from cryotk_widgets import map_plots
+
+        return getattr(map_plots, _OF_MAPS[name])
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

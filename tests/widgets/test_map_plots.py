@@ -1,0 +1,100 @@
+"""FSC and Guinier plots: numbers on them, from our results and RELION's files alike."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+hv = pytest.importorskip("holoviews")
+
+from cryotk_widgets import FSCPlot, GuinierPlot, plots  # noqa: E402
+from cryotk_widgets.map_plots import crossing  # noqa: E402
+
+import cryotk as ctk  # noqa: E402
+from cryotk.errors import DataError, FileFormatError, MissingFileError  # noqa: E402
+from cryotk.maps import create_mask, open_postprocess  # noqa: E402
+
+
+def words(overlay):
+    """Everything that is written in a figure: legends and texts."""
+    return [e.data[2] if isinstance(e, hv.Text) else e.label for e in overlay]
+
+
+def curve(overlay, start):
+    found = [e for e in overlay if isinstance(e, hv.Curve) and e.label.startswith(start)]
+    assert len(found) == 1, [e.label for e in overlay]
+    return found[0]
+
+
+def test_curves_and_crossings_of_relion_s_file(shared):
+    path = shared / "reference" / "postprocess" / "mtf.star"
+    figure, read = FSCPlot(path), open_postprocess(path)
+    for name, start in (("corrected", "corrected"), ("unmasked", "unmasked"), ("masked", "masked"), ("randomised", "phase-randomised")):
+        assert np.array_equal(curve(figure, start).dimension_values(1), read.fsc[name].values)
+        assert np.allclose(curve(figure, start).dimension_values(0), read.fsc.frequency.values)
+    # RELION's final resolution is the number that is printed
+    assert f"0.143: {read.resolution:.1f} Å" in words(figure) and f"corrected · {read.resolution:.1f} Å" in words(figure)
+    assert any(w.startswith("0.5: ") for w in words(figure))
+    colours = {e.label.split(" ")[0]: e.opts.get().kwargs["color"] for e in figure if isinstance(e, hv.Curve)}
+    assert colours["unmasked"] == "#009e73" and colours["masked"] == "#0072b2" and colours["phase-randomised"] == "#d55e00"
+    hover = curve(figure, "corrected")
+    assert hover.dimension_values("resolution")[6] == f"{float(read.fsc.resolution[6]):.1f} Å"
+    hv.render(figure, backend="bokeh")
+
+
+def test_guinier_plot_prints_relion_s_b_factor(shared):
+    path = shared / "reference" / "postprocess" / "mtf.star"
+    read = open_postprocess(path)
+    figure = GuinierPlot(path)
+    assert "B = -779.1 Å²" in figure.opts.get().kwargs["title"]
+    fit = curve(figure, "fit")
+    x, y = fit.dimension_values(0), fit.dimension_values(1)
+    assert np.diff(y)[0] / np.diff(x)[0] == pytest.approx(read.guinier.attrs["slope"])
+    sharpened = curve(figure, "sharpened")
+    expected = read.guinier["sharpened"].values
+    assert np.allclose(sharpened.dimension_values(1), expected[np.isfinite(expected) & (expected > -90) & (read.guinier.inverse_resolution_squared.values > 0)])
+    assert len(plots.postprocess(read)) == 2
+    # nothing was fitted: no line
+    assert not [e for e in GuinierPlot(shared / "reference" / "postprocess" / "adhoc.star") if e.label == "fit"]
+
+
+def test_several_jobs_and_a_refinement(shared):
+    r = shared / "reference"
+    figure = FSCPlot({"masked": r / "postprocess" / "auto.star"}, bare=r / "postprocess" / "nomask.star", refinement=r / "refine3d" / "run_model.star")
+    labels = [w for w in words(figure) if "·" in w]
+    assert labels == ["masked · 9.1 Å", "bare · 10.8 Å", "refinement · 10.8 Å"]
+    it = ctk.open_iteration(r / "refine3d" / "run_model.star")
+    assert np.array_equal(curve(FSCPlot(it), "gold standard").dimension_values(1), it.model.gold_standard_fsc[0])
+    with pytest.raises(DataError, match="no half-sets"):
+        FSCPlot(r / "class3d" / "alignment" / "run_it025_model.star")
+
+
+def test_an_fsc_of_two_maps():
+    a = ctk.simulate.volume(ctk.simulate.molecule(), 32, 6.0)
+    noise = np.random.default_rng(1).normal(size=(2, 32, 32, 32)) * float(a.std()) * 2
+    fsc = ctk.fsc(a.copy(data=a.values + noise[0]), a.copy(data=a.values + noise[1]))
+    figure = FSCPlot(fsc)
+    assert f"FSC · {fsc.attrs['resolution_0143']:.1f} Å" in words(figure)
+    assert crossing(np.array([1, 0.9, 0.3, 0.1]), np.arange(4) / 60.0) == 30.0 and crossing(np.zeros(3), np.arange(3) / 9) == np.inf
+
+
+def test_mask_over_its_map():
+    result = create_mask(ctk.simulate.volume(ctk.simulate.molecule(), 48, 5.0), extend_px=2, soft_edge_px=4)
+    figure = result.plot(size=150)
+    assert len(figure) == 3
+    image = next(e for e in figure[0, 0] if isinstance(e, hv.Image))
+    assert np.array_equal(image.dimension_values(2, flat=False), result.lowpassed.values[24])
+    assert sum(isinstance(e, hv.Path) for e in figure[0, 0]) == 2
+    hv.render(figure, backend="bokeh")
+
+
+def test_bad_input(tmp_path):
+    with pytest.raises(DataError, match="not of int"):
+        FSCPlot(3)
+    with pytest.raises(DataError, match="needs a result"):
+        FSCPlot()
+    with pytest.raises(MissingFileError, match="neither"):
+        FSCPlot(tmp_path)
+    with pytest.raises(FileFormatError, match=r"\.star"):
+        FSCPlot(tmp_path / "x.mrc")
+    with pytest.raises(DataError, match="Guinier"):
+        GuinierPlot(xr.Dataset())
