@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-__all__ = ["export_html"]
+__all__ = ["export_html", "formulas_as_pictures"]
 
 _SHIM = """<div id="{id}"></div><style>{css}</style><script type="module">
 const S = {state}; for (const [k, b] of Object.entries({buffers})) {{
@@ -37,6 +40,47 @@ def _standalone(model_id: str, states: dict[str, Any]) -> str | None:
     return _SHIM.format(id=f"ck-{model_id}", css=css.replace("</", "<\\/"), state=_safe(state), buffers=_safe(buffers), esm=_safe(esm))
 
 
+# code first, so that what stands in it is left alone; then $$ ... $$ and $ ... $
+_FORMULA = re.compile(r"(```.*?```|`[^`\n]*`)|\$\$(.+?)\$\$|(?<![\\$])\$(?![\s$])([^$\n`]+?)(?<!\s)\$(?!\d)", re.DOTALL)
+
+
+def _picture_of(formula: str, display: bool) -> str:
+    """A formula as an SVG picture; as it stands where matplotlib's TeX does not know it."""
+    from html import escape
+
+    from matplotlib import mathtext
+    from matplotlib.font_manager import FontProperties
+
+    known = " ".join(formula.split()).replace("\\tfrac", "\\frac").replace("\\dfrac", "\\frac")
+    svg = io.BytesIO()
+    try:
+        depth = mathtext.math_to_image(f"${known}$", svg, prop=FontProperties(size=13 if display else 10.5), format="svg")
+    except ValueError:
+        return f"<code>{escape(formula)}</code>"
+    size = "width:auto;max-width:100%" if display else f"vertical-align:-{depth:.1f}pt"
+    source = base64.b64encode(svg.getvalue()).decode()
+    picture = f'<img alt="{escape(formula, quote=True)}" style="display:inline;{size}" src="data:image/svg+xml;base64,{source}">'
+    return f'<p style="text-align:center">{picture}</p>' if display else picture
+
+
+def formulas_as_pictures(markdown: str) -> str:
+    """Replace TeX formulas by pictures: a page without the internet has no program that would set them.
+
+    Parameters
+    ----------
+    markdown : str
+        Source of a cell.
+    """
+
+    def replace(match: re.Match[str]) -> str:
+        code, display, inline = match.groups()
+        if code is not None:
+            return code
+        return _picture_of(display or inline, display is not None)
+
+    return _FORMULA.sub(replace, markdown)
+
+
 def export_html(notebook: str | Path | Any, output: str | Path | None = None, *, title: str = "cryotk") -> str:
     """Turn an executed notebook into one self-contained page.
 
@@ -58,6 +102,8 @@ def export_html(notebook: str | Path | Any, output: str | Path | None = None, *,
     nb = nbformat.read(str(notebook), as_version=4) if isinstance(notebook, (str, Path)) else notebook
     widgets = nb.metadata.pop("widgets", {}).get("application/vnd.jupyter.widget-state+json", {}).get("state", {})
     for cell in nb.cells:
+        if cell.cell_type == "markdown" and "$" in cell.source:
+            cell.source = formulas_as_pictures(cell.source)
         for out in cell.get("outputs", []):
             data = out.get("data", {})
             view = data.get("application/vnd.jupyter.widget-view+json")
