@@ -11,6 +11,7 @@ from pydantic import Field
 
 from cryotk.data import Convergence, Iteration, RefinementModel, SamplingSettings
 from cryotk.errors import SettingsError
+from cryotk.execution.device import resolve_device
 from cryotk.jobs.bookkeeping import advance, changes, estimate_model_accuracy, next_perturbation
 from cryotk.jobs.maximization import MaximizationSettings, maximize
 from cryotk.jobs.refinement_job import RefinementSettings, draw_seed
@@ -204,7 +205,7 @@ class Class2D(GradientJob):
         return StepSettings(
             mask_diameter=s.mask_diameter, align=s.align, do_ctf=s.do_ctf, zero_mask=s.zero_mask,
             ctf_intact_first_peak=s.ctf_intact_first_peak, resolution_limit=s.resolution_limit, seed=s.seed, compat=s.compat,
-            max_significant=0 if self.schedule is None else self.schedule.max_significant,
+            device=resolve_device(s.device), max_significant=0 if self.schedule is None else self.schedule.max_significant,
         )
 
     def _context(self) -> StepContext:

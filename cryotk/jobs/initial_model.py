@@ -11,6 +11,7 @@ from pydantic import Field, field_validator
 
 from cryotk.data import Convergence, Iteration, RefinementModel, SamplingSettings
 from cryotk.errors import SettingsError
+from cryotk.execution.device import resolve_device
 from cryotk.geometry import directions, parse_symmetry
 from cryotk.jobs.auto_sampling import AutoSettings, angular_step, finer_sampling
 from cryotk.jobs.bookkeeping import estimate_model_accuracy, next_perturbation
@@ -210,7 +211,7 @@ class InitialModel(GradientJob):
         return StepSettings(
             mask_diameter=s.mask_diameter, do_ctf=s.do_ctf, do_norm=False, do_scale=False, zero_mask=s.zero_mask,
             ctf_intact_first_peak=s.ctf_intact_first_peak, resolution_limit=s.resolution_limit, seed=s.seed, compat=s.compat,
-            max_significant=self.schedule.max_significant,
+            device=resolve_device(s.device), max_significant=self.schedule.max_significant,
         )  # fmt: skip
 
     def _context(self) -> StepContext:

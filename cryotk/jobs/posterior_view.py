@@ -60,7 +60,7 @@ class PosteriorMixin:
 
         context = self._cached_context(particle)
         block = context.prepare(np.array([particle]))
-        post = context.posterior(block)
+        post = context.posterior(block).on_host()
         position = np.nonzero(post.weights > 0)[0]
         parent, child, offset = post.locate(position)
         s = context.sampling
@@ -115,9 +115,11 @@ class PosteriorMixin:
         angles_, shifts_ = np.broadcast_arrays(angles_, np.zeros((max(len(angles_), len(shifts_)), 3)))[0], shifts_
         if not context.model.is_3d:
             angles_ = angles_ * np.array([0.0, 0.0, 1.0])
-        v = tables.maker.slices(np.full(len(angles_), class_number - 1), euler_to_matrix(*angles_.T)).astype(float)
+        host = context.step.backend.to_host
+        with context.backend.use():
+            v = host(tables.maker.slices(np.full(len(angles_), class_number - 1), euler_to_matrix(*angles_.T))).astype(float)
         a = tables.prepare.optics.pixel_size
         ramps = tables.prepare.lattice.ramps(shifts_ / a - block.old_offset_px[0]).astype(float)
-        y = block.score_image[0].astype(float)
+        y, w = host(block.score_image[0]).astype(float), host(block.score_weight[0])
         shifted = np.stack([y[0] * ramps[:, 0] - y[1] * ramps[:, 1], y[0] * ramps[:, 1] + y[1] * ramps[:, 0]], 1)
-        return (shifted * v).sum((1, 2)) - 0.5 * ((v**2).sum(1) * block.score_weight[0]).sum(1)
+        return (shifted * v).sum((1, 2)) - 0.5 * ((v**2).sum(1) * w).sum(1)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cryotk.data import Convergence, Iteration, RefinementModel, open_particles
 from cryotk.errors import DataWarning, SettingsError
+from cryotk.execution.device import resolve_device
 from cryotk.jobs.bookkeeping import assignments_dataset
 from cryotk.jobs.iterative import IterativeJob
 from cryotk.jobs.particle_set import ParticleSet
@@ -54,7 +55,8 @@ class RefinementJob(PosteriorMixin, IterativeJob):
         self.settings = self._checked(values)
         self.particles = open_particles(particles)
         self.data = ParticleSet.from_dataset(self.particles, do_ctf=getattr(self.settings, "do_ctf", True))
-        self._check_device(self.settings.device)
+        # a device that is not there is told at once
+        resolve_device(self.settings.device)
         optics, diameter = self.data.optics[0], self.settings.mask_diameter
         if diameter > optics.box_size * optics.pixel_size:
             raise SettingsError(
@@ -69,12 +71,6 @@ class RefinementJob(PosteriorMixin, IterativeJob):
         except ValidationError as error:
             parts = [f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()]
             raise SettingsError(f"{cls.__name__}: " + "; ".join(parts)) from None
-
-    def _check_device(self, device: str) -> None:
-        if device not in ("auto", "cpu") and not device.startswith("cuda"):
-            raise SettingsError(f"device = {device!r}: use 'auto', 'cpu' or 'cuda'")
-        if device.startswith("cuda"):
-            raise SettingsError(f"device='cuda': {type(self).__name__} runs on the CPU in this version; use device='auto'")
 
     @property
     def source(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,9 +13,12 @@ import numpy as np
 
 from cryotk.data.refinement import RefinementModel, SamplingSettings
 from cryotk.data.source import read_ahead
+from cryotk.errors import SettingsError
+from cryotk.execution.device import device_backend
 from cryotk.execution.lanes import Stopped, cut_lanes, run_lanes, tree_sum
 from cryotk.jobs.particle_set import ParticleSet
 from cryotk.jobs.updates import coarse_window, image_window
+from cryotk.kernels.backends import CPU, Backend
 from cryotk.likelihood.expectation import ExpectationOptions, ExpectationStep
 from cryotk.likelihood.posterior import BlockPosterior
 from cryotk.likelihood.prepare import Block, ImagePreparation
@@ -24,7 +28,6 @@ from cryotk.projection import FourierReference
 
 __all__ = ["Expectation", "Particles", "StepContext", "StepSettings", "merge_expectations", "run_expectation"]
 
-BLOCK_BYTES = 96_000_000
 MAX_LANES_2D, MAX_LANES_3D = 8, 4
 
 
@@ -45,6 +48,8 @@ class StepSettings:
     resolution_limit: float | None = None
     seed: int = 0
     compat: str | None = None
+    device: str = "cpu"
+    """``"cpu"`` or ``"cuda:<number>"``, see :func:`cryotk.execution.device.resolve_device`."""
 
 
 @dataclass
@@ -105,22 +110,31 @@ class StepContext:
         optics, m = self.data.optics[g], self.model
         return (optics.box_size * optics.pixel_size) / (m.box_size * m.pixel_size)
 
-    def preparation(self, g: int) -> ImagePreparation:
+    @property
+    def backend(self) -> Backend:
+        """Arrays and kernels of the expectation's device."""
+        return device_backend(self.settings.device) if self.step_type.any_backend else CPU
+
+    def preparation(self, g: int, backend: Backend = CPU) -> ImagePreparation:
         """How images of an optics group are made ready."""
         optics, s, rho = self.data.optics[g], self.settings, self._rho(g)
         return ImagePreparation(
             optics, g, image_window(optics.box_size, rho, self.size), rho, self.model.noise_power[g], s.mask_diameter,
             self.data.columns, ctf_intact_first_peak=s.ctf_intact_first_peak, do_ctf=s.do_ctf, zero_mask=s.zero_mask, seed=s.seed,
-            score_window=self.score_window(g),
+            score_window=self.score_window(g), backend=backend,
         )
 
     @cached_property
     def step(self) -> ExpectationStep:
         """The tables of this iteration."""
+        with self.backend.use():
+            return self._step()
+
+    def _step(self) -> ExpectationStep:
         m, s = self.model.copy(current_size=self.size), self.settings
         preparations, coarse = [], {}
         for g, optics in enumerate(self.data.optics):
-            preparations.append(self.preparation(g))
+            preparations.append(self.preparation(g, self.backend))
             if s.align and s.oversampling > 0 and not s.resolution_limit:
                 window = image_window(optics.box_size, self._rho(g), self.size)
                 coarse[g] = coarse_window(optics.box_size, optics.pixel_size, self.coarse_step, s.mask_diameter, window, m.is_3d)
@@ -145,14 +159,16 @@ class StepContext:
         use_scale = self.settings.do_scale and len(m.group_scales) > 1
         scales = np.asarray(m.group_scales)[scale_group] if use_scale else np.ones(len(images))
         factor = m.norm_average / self.state.norm[images] if self.settings.do_norm else np.ones(len(images))
-        return self.step.tables[group].prepare(
-            d.read(images) if pixels is None else pixels,
-            particles, images, start, self.state.shifts[particles], factor, scales, not self.settings.align,
-        )
+        with self.backend.use():
+            return self.step.tables[group].prepare(
+                d.read(images) if pixels is None else pixels,
+                particles, images, start, self.state.shifts[particles], factor, scales, not self.settings.align,
+            )
 
     def posterior(self, block: Block) -> BlockPosterior:
         """Posterior of a prepared block."""
-        return self.step.posterior(block, self.state.poses[block.particles])
+        with self.backend.use():
+            return self.step.posterior(block, self.state.poses[block.particles])
 
 
 @dataclass
@@ -175,10 +191,10 @@ class Expectation:
     """Of half-sets: one each, whose sums count; ``sums`` is then the first's."""
 
 
-def block_size(n: int, pixels: int) -> int:
-    """Particles of a block: bounded memory, at least four blocks; depends only on the data set and the window."""
-    by_memory = max(16, BLOCK_BYTES // (72 * max(pixels, 1)))
-    return int(max(1, min(512, by_memory, -(-n // 4))))
+def block_size(n: int, pixels: int, backend: Backend = CPU) -> int:
+    """Particles of a block: bounded memory, at least four blocks; depends only on data set, window and kind of device."""
+    by_memory = max(16, backend.block_bytes // (72 * max(pixels, 1)))
+    return int(max(1, min(backend.max_block, by_memory, -(-n // 4))))
 
 
 def cut_blocks(context: StepContext) -> list[np.ndarray]:
@@ -189,7 +205,7 @@ def cut_blocks(context: StepContext) -> list[np.ndarray]:
     out = []
     for g in range(len(context.data.optics)):
         rows = everyone[group == g]
-        per = block_size(len(everyone), int(0.4 * size * size) + 1)
+        per = block_size(len(everyone), int(0.4 * size * size) + 1, context.backend)
         out += [rows[i : i + per] for i in range(0, len(rows), per)]
     return out
 
@@ -198,27 +214,49 @@ def run_lane(
     context: StepContext, blocks: list[np.ndarray], stop: threading.Event | None, on_block: Callable[[int], None] | None
 ) -> tuple[Sums, list[Any]]:
     """Do the blocks of one lane one after the other."""
-    import time
-
     with context._lock:
         step = context.step
-    sums = step.empty_sums(len(context.data.group_names))
-    results = []
-    for particles, pixels in zip(blocks, read_ahead(context.pixels, blocks), strict=True):
-        if stop is not None and stop.is_set():
-            raise Stopped
-        clock = time.perf_counter()
-        block = context.prepare(particles, pixels)
-        step._lap("prepare", clock)
-        poses = context.state.poses[particles]
-        post = context.posterior(block)
-        result = step.result(block, post, poses)
-        norm = context.state.norm[block.images]
-        step.accumulate(sums, block, post, result, norm, context.model.norm_average, context.data.columns.scale_group[block.images])
-        results.append((result, block.images))
-        if on_block is not None:
-            on_block(len(particles))
-    return sums, results
+    with step.backend.turn(), step.backend.use():
+        sums = step.empty_sums(len(context.data.group_names))
+        results = []
+        for particles, pixels in zip(blocks, read_ahead(context.pixels, blocks), strict=True):
+            if stop is not None and stop.is_set():
+                raise Stopped
+            results += _fitting(context, step, sums, particles, pixels)
+            if on_block is not None:
+                on_block(len(particles))
+        return step.on_host(sums), results
+
+
+def _fitting(context: StepContext, step: ExpectationStep, sums: Sums, particles: np.ndarray, pixels: np.ndarray) -> list[Any]:
+    """Do one block, in halves where the device's memory is too small for it."""
+    try:
+        return [_do_block(context, step, sums, particles, pixels)]
+    except step.backend.out_of_memory:
+        if len(particles) == 1:
+            raise SettingsError(
+                f"{step.backend.name}: the memory is too small for one particle with the tables of this iteration; use device='cpu', "
+                "fewer classes or a coarser sampling"
+            ) from None
+    step.backend.free()
+    half = len(particles) // 2
+    first = len(context.data.images_of(particles[:half])[0])
+    return [
+        *_fitting(context, step, sums, particles[:half], pixels[:first]),
+        *_fitting(context, step, sums, particles[half:], pixels[first:]),
+    ]
+
+
+def _do_block(context: StepContext, step: ExpectationStep, sums: Sums, particles: np.ndarray, pixels: np.ndarray) -> tuple[Any, np.ndarray]:
+    clock = time.perf_counter()
+    block = context.prepare(particles, pixels)
+    step._lap("prepare", clock)
+    poses = context.state.poses[particles]
+    post = context.posterior(block)
+    result = step.result(block, post, poses)
+    norm = context.state.norm[block.images]
+    step.accumulate(sums, block, post, result, norm, context.model.norm_average, context.data.columns.scale_group[block.images])
+    return result, block.images
 
 
 def run_expectation(
@@ -230,7 +268,8 @@ def run_expectation(
 ) -> Expectation:
     """Run the expectation step over all particles."""
     blocks = cut_blocks(context)
-    lanes = [[blocks[i] for i in lane] for lane in cut_lanes(len(blocks), MAX_LANES_3D if context.model.is_3d else MAX_LANES_2D)]
+    most = context.backend.lanes or (MAX_LANES_3D if context.model.is_3d else MAX_LANES_2D)
+    lanes = [[blocks[i] for i in lane] for lane in cut_lanes(len(blocks), most)]
     parts = run_lanes(run_lane, context, lanes, threads=threads, stop=stop, on_block=on_block)
     sums = tree_sum([p[0] for p in parts])
     n = context.data.n

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator
 
 from cryotk.data import Convergence, Iteration, RefinementModel, SamplingSettings
 from cryotk.errors import DataError, SettingsError
+from cryotk.execution.device import resolve_device
 from cryotk.fourier import lowpass, lowpass_gain, shell_index
 from cryotk.geometry import directions, parse_symmetry, symmetry_operators
 from cryotk.jobs.auto_sampling import angular_step
@@ -194,7 +195,7 @@ class VolumeJob(RefinementJob):
         return StepSettings(
             mask_diameter=s.mask_diameter, align=getattr(s, "align", True), do_ctf=s.do_ctf, zero_mask=s.zero_mask,
             ctf_intact_first_peak=s.ctf_intact_first_peak, resolution_limit=getattr(s, "resolution_limit", None), seed=s.seed,
-            compat=s.compat,
+            compat=s.compat, device=resolve_device(s.device),
         )
 
     def plan(self) -> Plan:

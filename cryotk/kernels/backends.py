@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -101,6 +102,12 @@ class Backend:
 
         return nullcontext()
 
+    def turn(self) -> Any:
+        """Context that lets in as many lanes at once as the device bears."""
+        from contextlib import nullcontext
+
+        return nullcontext()
+
     def free(self) -> None:
         """Give unused memory back."""
 
@@ -112,7 +119,6 @@ class CudaBackend(Backend):
     max_block = 1024
     coarse_bytes = 1_000_000_000
     insert_slices_at_once = 16_384
-    # reading of one lane overlaps with the kernels of another; results wait in the card's memory
     lanes = 4
 
     def __init__(self, cupy: Any, index: int) -> None:
@@ -123,6 +129,8 @@ class CudaBackend(Backend):
 
         super().__init__(f"cuda:{index}", cupy, find)
         self.index = index
+        # one reads and prepares while the kernels of the other run
+        self._turns = threading.Semaphore(2)
         self.out_of_memory = (cupy.cuda.memory.OutOfMemoryError,)
         with self.use():
             self.slice_bytes = int(0.3 * cupy.cuda.Device().mem_info[1])
@@ -142,6 +150,10 @@ class CudaBackend(Backend):
     def use(self) -> Any:
         """Context in which this device is the current one of the thread."""
         return self.xp.cuda.Device(self.index)
+
+    def turn(self) -> Any:
+        """Context that lets in two lanes at once."""
+        return self._turns
 
     def free(self) -> None:
         """Give unused memory back to the device."""

@@ -64,7 +64,7 @@ def estimate_accuracy(
         axis = int(rng.integers(3)) if is_3d else 2
         moved = np.repeat(angles[None], len(ROTATIONS) + 1, 0)
         moved[1:, axis] += ROTATIONS
-        s = maker.slices(np.full(len(moved), k), euler_to_matrix(*moved.T)).astype(float)
+        s = maker.backend.to_host(maker.slices(np.full(len(moved), k), euler_to_matrix(*moved.T))).astype(float)
         weight = 0.5 * c.astype(float) ** 2 * inverse_noise
         difference = np.einsum("ncp,p->n", (s[1:] - s[:1]) ** 2, weight)
         rotation.append(_first(ROTATIONS, difference))

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cryotk.data.refinement import RefinementModel
-from cryotk.kernels.coarse_rows import shifted_rows
-from cryotk.kernels.fine_scores import ragged_scores
-from cryotk.kernels.selection import select_dense, select_ragged
 from cryotk.likelihood.prepare import Block
 from cryotk.likelihood.priors import local_orientations
 from cryotk.likelihood.sampling import Sampling
@@ -17,24 +14,21 @@ from cryotk.likelihood.tables import ExpectationOptions, GroupTables
 
 __all__ = ["Significant", "coarse_global", "coarse_local"]
 
-COARSE_BYTES = 48_000_000
-"""Scores of the coarse pass held at once."""
-
 
 class Significant(NamedTuple):
     """Significant coarse samples of a block: each particle has parents (orientations), each parent offsets."""
 
-    count: np.ndarray
-    """(B,) significant samples of each particle."""
-    parent_start: np.ndarray
+    n_significant: np.ndarray
+    """(B,) significant samples of each particle; a numpy array, the lists are the backend's."""
+    parent_start: Any
     """(B + 1,)"""
-    parents: np.ndarray
+    parents: Any
     """(n,) class * orientations + orientation."""
-    parent_prior: np.ndarray
+    parent_prior: Any
     """(n,) log prior of each parent."""
-    offset_start: np.ndarray
+    offset_start: Any
     """(n + 1,)"""
-    offsets: np.ndarray
+    offsets: Any
     """(m,) coarse offsets of each parent, ascending."""
 
 
@@ -43,31 +37,31 @@ def coarse_global(
     tables: GroupTables,
     sampling: Sampling,
     options: ExpectationOptions,
-    log_prior_orientation: np.ndarray,
-    log_prior_t: np.ndarray,
+    log_prior_orientation: Any,
+    log_prior_t: Any,
 ) -> Significant:
     """Score a block at every coarse orientation and offset: two matrix products, then the selection."""
-    coarse = tables.coarse
+    coarse, backend, xp = tables.coarse, tables.backend, tables.backend.xp
     assert coarse is not None
-    images = np.ascontiguousarray(block.score_image[:, :, tables.coarse_pixels])
-    weights = np.ascontiguousarray(block.score_weight[:, tables.coarse_pixels])
+    images = xp.ascontiguousarray(block.score_image[:, :, tables.coarse_index])
+    weights = xp.ascontiguousarray(block.score_weight[:, tables.coarse_index])
     n_offsets, n_columns, n_pixels = len(tables.coarse_ramps), len(coarse.real), images.shape[-1]
     per_image = n_offsets * n_columns * 4 * 4
-    step = int(max(1, min(len(images), COARSE_BYTES // per_image)))
+    step = int(max(1, min(len(images), backend.coarse_bytes // per_image)))
     parts = []
     for first in range(0, len(images), step):
         some = slice(first, first + step)
         b = len(images[some])
-        real = np.empty((b, n_offsets, n_pixels), np.float32)
-        imag = np.empty_like(real)
-        shifted_rows(images[some], tables.coarse_ramps, real, imag)
+        real = xp.empty((b, n_offsets, n_pixels), np.float32)
+        imag = xp.empty_like(real)
+        backend.shifted_rows(images[some], tables.coarse_ramps, real, imag)
         even = (real.reshape(-1, n_pixels) @ coarse.real.T).reshape(b, n_offsets, n_columns)
         odd = (imag.reshape(-1, n_pixels) @ coarse.imag.T).reshape(b, n_offsets, n_columns)
         if not coarse.halved:
             even += odd
         self_term = weights[some] @ coarse.half_power.T
         parts.append(
-            select_dense(
+            backend.select_dense(
                 even,
                 odd,
                 self_term,
@@ -80,22 +74,21 @@ def coarse_global(
                 options.max_significant,
             )
         )
-    count = np.concatenate([p[0] for p in parts])
-    parent_start, offset_start = [np.zeros(1, np.int64)], [np.zeros(1, np.int64)]
+    parent_start, offset_start = [xp.zeros(1, np.int64)], [xp.zeros(1, np.int64)]
     n_parents = n_samples = 0
     for p in parts:
         parent_start.append(p[2][1:] + n_parents)
         offset_start.append(p[4][1:] + n_samples)
         n_parents += len(p[3])
         n_samples += len(p[5])
-    parents = np.concatenate([p[3] for p in parts])
+    parents = xp.concatenate([p[3] for p in parts])
     return Significant(
-        count,
-        np.concatenate(parent_start),
+        backend.to_host(xp.concatenate([p[0] for p in parts])),
+        xp.concatenate(parent_start),
         parents,
         log_prior_orientation[parents],
-        np.concatenate(offset_start),
-        np.concatenate([p[5] for p in parts]),
+        xp.concatenate(offset_start),
+        xp.concatenate([p[5] for p in parts]),
     )
 
 
@@ -107,10 +100,10 @@ def coarse_local(
     model: RefinementModel,
     operators: np.ndarray,
     poses: np.ndarray,
-    log_prior_t: np.ndarray,
+    log_prior_t: Any,
 ) -> Significant:
     """Score each particle of a block around its own pose."""
-    s, m = sampling, model
+    s, m, backend, there = sampling, model, tables.backend, tables.backend.to_device
     start, orientation, prior = local_orientations(
         poses, s.directions, s.psi, (m.sigma_rot, m.sigma_tilt, m.sigma_psi), operators, options.compat
     )
@@ -133,23 +126,24 @@ def coarse_local(
     n_offsets = len(s.offsets)
     offset_start = np.arange(len(parents) + 1, dtype=np.int64) * n_offsets
     offsets = np.tile(np.arange(n_offsets, dtype=np.int32), len(parents))
-    scores = np.empty(len(offsets), np.float32)
-    ragged_scores(
-        np.ascontiguousarray(block.score_image[:, :, tables.coarse_pixels]),
-        np.ascontiguousarray(block.score_weight[:, tables.coarse_pixels]),
+    lists = there(parent_start), there(parent_prior, np.float32)
+    scores = backend.xp.empty(len(offsets), np.float32)
+    backend.ragged_scores(
+        backend.xp.ascontiguousarray(block.score_image[:, :, tables.coarse_index]),
+        backend.xp.ascontiguousarray(block.score_weight[:, tables.coarse_index]),
         slices,
         tables.coarse_ramps,
-        parent_start,
-        slots.astype(np.int64),
-        parent_prior,
-        of_class.astype(np.int32),
-        offset_start,
-        offsets,
+        lists[0],
+        there(slots, np.int64),
+        lists[1],
+        there(of_class, np.int32),
+        there(offset_start),
+        there(offsets),
         1,
         log_prior_t,
         scores,
     )
-    count, _best, new_start, new_parents, offset_start, offsets, source = select_ragged(
-        scores, parent_start, parents, n_offsets, options.adaptive_fraction, options.max_significant
+    count, _best, new_start, new_parents, new_offset_start, new_offsets, source = backend.select_ragged(
+        scores, lists[0], there(parents), n_offsets, options.adaptive_fraction, options.max_significant
     )
-    return Significant(count, new_start, new_parents, parent_prior[source], offset_start, offsets)
+    return Significant(backend.to_host(count), new_start, new_parents, lists[1][source], new_offset_start, new_offsets)

@@ -7,11 +7,11 @@ the best correlating pose of each particle with weight 1; its map then has the s
 from __future__ import annotations
 
 import time
+from typing import ClassVar
 
 import numpy as np
 
 from cryotk.kernels.coarse_rows import shifted_rows
-from cryotk.likelihood.coarse import COARSE_BYTES
 from cryotk.likelihood.expectation import ExpectationStep
 from cryotk.likelihood.posterior import BlockPosterior
 from cryotk.likelihood.prepare import Block
@@ -25,8 +25,10 @@ class CorrelationStep(ExpectationStep):
     """An expectation step whose posterior is the best correlating pose alone.
 
     ``log_likelihood`` of the posterior is the correlation, between -1 and 1, over the window without its origin, unweighted by
-    the noise.
+    the noise. It is done once in a run, and on the CPU.
     """
+
+    any_backend: ClassVar[bool] = False
 
     def posterior(self, block: Block, poses: np.ndarray, prior_xy: np.ndarray | None = None) -> BlockPosterior:
         """Best pose of each particle of a block; see :meth:`ExpectationStep.posterior`."""
@@ -86,7 +88,7 @@ class CorrelationStep(ExpectationStep):
         weights = np.ascontiguousarray(weights[:, tables.coarse_pixels])
         n_offsets, n_columns, n_pixels = len(tables.coarse_ramps), len(coarse.real), images.shape[-1]
         allowed = self.active[coarse.block_class].repeat(n_columns // len(coarse.block_class))
-        step = int(max(1, min(len(images), COARSE_BYTES // (n_offsets * n_columns * 16))))
+        step = int(max(1, min(len(images), tables.backend.coarse_bytes // (n_offsets * n_columns * 16))))
         parents, offsets = np.empty(len(images), np.int64), np.empty(len(images), np.int64)
         width = n_psi // 2 if coarse.halved else n_psi
         for first in range(0, len(images), step):

@@ -8,14 +8,13 @@ no files, threads or schedules.
 from __future__ import annotations
 
 import time
+from typing import Any, ClassVar
 
 import numpy as np
 
 from cryotk.data.refinement import RefinementModel
 from cryotk.geometry import euler_to_matrix, symmetry_operators
-from cryotk.kernels.accumulation import accumulate
-from cryotk.kernels.fine_scores import ragged_scores
-from cryotk.kernels.posterior import posterior_weights
+from cryotk.kernels.backends import Backend
 from cryotk.likelihood.coarse import coarse_global, coarse_local
 from cryotk.likelihood.posterior import BlockPosterior, BlockResult
 from cryotk.likelihood.prepare import Block, ImagePreparation
@@ -38,9 +37,12 @@ class ExpectationStep:
     references : list of FourierReference
         Of ``model.references`` at the current size.
     preparations : list of ImagePreparation
-        One per optics group.
+        One per optics group, all of one backend: where the step runs.
     options : ExpectationOptions
     """
+
+    any_backend: ClassVar[bool] = True
+    """Whether the step is written over the arrays of its backend; else it runs on the CPU."""
 
     def __init__(
         self,
@@ -51,6 +53,7 @@ class ExpectationStep:
         options: ExpectationOptions,
     ) -> None:
         self.model, self.sampling, self.references, self.options = model, sampling, references, options
+        self.backend: Backend = preparations[0].backend
         self.n_classes = len(references)
         self.is_3d = model.is_3d
         self.operators = symmetry_operators(sampling.settings.symmetry) if self.is_3d else np.eye(3)[None]
@@ -63,20 +66,30 @@ class ExpectationStep:
             distribution = model.direction_distribution
             if distribution is None:
                 distribution = np.asarray(model.class_distribution, float)[:, None]
-            self.log_prior_orientation = log_prior_orientations(np.asarray(distribution, float), sampling.n_psi)
+            self.log_prior_orientation = self.backend.to_device(
+                log_prior_orientations(np.asarray(distribution, float), sampling.n_psi)
+            )
         n_dirs = sampling.n_directions if options.align else 1
         self.n_directions = n_dirs
         self.seconds: dict[str, float] = {}
         self.tables = [make_group_tables(p, model, sampling, references, options, self.local) for p in preparations]
 
     def empty_sums(self, n_scales: int) -> Sums:
-        """Sums over no particles, of the shapes of this iteration."""
+        """Sums over no particles, of the shapes of this iteration; the accumulators are where the step runs."""
         m = self.model
 
         def make() -> Accumulator:
-            return Accumulator(m.box_size, m.current_size, m.padding, self.is_3d)
+            accumulator = Accumulator(m.box_size, m.current_size, m.padding, self.is_3d)
+            accumulator.data, accumulator.weight = (self.backend.to_device(v) for v in (accumulator.data, accumulator.weight))
+            return accumulator
 
         return Sums.empty(self.n_classes, len(self.tables), self.n_shells, n_scales, self.n_directions, make)
+
+    def on_host(self, sums: Sums) -> Sums:
+        """The same sums with their accumulators in numpy arrays."""
+        for a in sums.accumulators:
+            a.data, a.weight = self.backend.to_host(a.data), self.backend.to_host(a.weight)
+        return sums
 
     # -- one block ---------------------------------------------------------------------------------------------
 
@@ -113,14 +126,15 @@ class ExpectationStep:
             offsets=offsets,
             n_children=s.n_children,
             n_offset_children=s.n_offset_children,
+            backend=self.backend,
         )
         post.parent_direction = (post.parent_orientation // s.n_psi).astype(np.int64)
         if tables.fine is not None:
             slots, slices = parents.astype(np.int64), tables.fine
             post.slot_class, post.slot_orientation = None, None
         else:
-            unique, slots = np.unique(parents, return_inverse=True)
-            slots = slots.astype(np.int64)
+            different, slots = self.backend.xp.unique(parents, return_inverse=True)
+            slots, unique = slots.astype(np.int64), self.backend.to_host(different)
             post.slot_class = unique // s.n_orientations
             post.slot_orientation = unique % s.n_orientations
             matrices = s.child_matrices(post.slot_orientation).reshape(-1, 3, 3)
@@ -128,8 +142,8 @@ class ExpectationStep:
             slices = slices.reshape(-1, s.n_children, 2, len(tables.prepare.lattice))
         post.parent_slot, post.slices = slots, slices
         clock = self._lap("slices", clock)
-        scores = np.empty(len(offsets) * s.n_children * s.n_offset_children, np.float32)
-        ragged_scores(
+        scores = self.backend.xp.empty(len(offsets) * s.n_children * s.n_offset_children, np.float32)
+        self.backend.ragged_scores(
             block.score_image,
             block.score_weight,
             slices,
@@ -154,25 +168,23 @@ class ExpectationStep:
         self.seconds[name] = self.seconds.get(name, 0.0) + now - since
         return now
 
-    def _log_prior_offsets(self, block: Block, tables: GroupTables, prior_xy: np.ndarray | None) -> np.ndarray:
-        m = self.model
+    def _log_prior_offsets(self, block: Block, tables: GroupTables, prior_xy: np.ndarray | None) -> Any:
+        m, there = self.model, self.backend.to_device
         if self.is_3d:
             prior = np.zeros((len(block.particles), 1, 2)) if prior_xy is None else np.asarray(prior_xy)[:, None, :]
         else:
             prior = np.zeros((1, self.n_classes, 2)) if m.prior_offset is None else np.asarray(m.prior_offset)[None]
         offsets = self.sampling.offsets if self.options.align else np.zeros((1, 2))
         out = log_prior_offsets(
-            block.old_offset_px + block.rest_px,
-            offsets,
-            prior,
+            there(block.old_offset_px + block.rest_px),
+            there(offsets),
+            there(prior),
             m.sigma_offset,
             tables.prepare.optics.pixel_size,
             self.is_3d,
             self.options.compat,
         )
-        if out.shape[0] != len(block.particles):
-            out = np.repeat(out, len(block.particles), 0)
-        return np.ascontiguousarray(out)
+        return self.backend.xp.ascontiguousarray(out)
 
     def _posterior_fixed(
         self, block: Block, tables: GroupTables, poses: np.ndarray, prior_xy: np.ndarray | None
@@ -184,35 +196,37 @@ class ExpectationStep:
         rot, tilt, psi = (poses[:, 0], poses[:, 1], poses[:, 2]) if self.is_3d else (0 * poses[:, 2], 0 * poses[:, 2], poses[:, 2])
         matrices = np.repeat(euler_to_matrix(rot, tilt, psi), k, 0)
         parent_class = np.tile(classes, b).astype(np.int32)
+        backend, there = self.backend, self.backend.to_device
         post = BlockPosterior(
             particles=block.particles,
             n_significant=np.full(b, k, np.int32),
-            parent_start=np.arange(b + 1, dtype=np.int64) * k,
-            parent_class=parent_class,
-            parent_orientation=np.zeros(b * k, np.int64),
-            offset_start=np.arange(b * k + 1, dtype=np.int64),
-            offsets=np.zeros(b * k, np.int32),
+            parent_start=there(np.arange(b + 1, dtype=np.int64) * k),
+            parent_class=there(parent_class),
+            parent_orientation=there(np.zeros(b * k, np.int64)),
+            offset_start=there(np.arange(b * k + 1, dtype=np.int64)),
+            offsets=there(np.zeros(b * k, np.int32)),
             n_children=1,
             n_offset_children=1,
+            backend=backend,
         )
-        post.parent_direction = np.zeros(b * k, np.int64)
-        post.parent_slot = np.arange(b * k)
+        post.parent_direction = there(np.zeros(b * k, np.int64))
+        post.parent_slot = there(np.arange(b * k))
         post.slot_class = parent_class
         post.slot_matrices = matrices
         post.slices = tables.maker.slices(parent_class, matrices)[:, None]
         p = np.asarray(self.model.class_distribution, float)
-        prior = np.log(p / p.mean())[parent_class].astype(np.float32)
+        prior = np.log(p / p.mean())[parent_class]
         log_prior_t = self._log_prior_offsets(block, tables, prior_xy)
-        scores = np.empty(b * k, np.float32)
-        ragged_scores(
+        scores = backend.xp.empty(b * k, np.float32)
+        backend.ragged_scores(
             block.score_image,
             block.score_weight,
             post.slices,
             tables.fine_ramps,
             post.parent_start,
             post.parent_slot,
-            prior,
-            parent_class,
+            there(prior, np.float32),
+            post.parent_class,
             post.offset_start,
             post.offsets,
             1,
@@ -220,26 +234,27 @@ class ExpectationStep:
             scores,
         )
         self._finish(block, post, scores, log_prior_t)
-        start = post.sample_start
-        post.n_significant = np.add.reduceat((post.weights > 0).astype(np.int32), start[:-1])
+        post.n_significant = (backend.to_host(post.weights).reshape(b, k) > 0).sum(1).astype(np.int32)
         return post
 
-    def _finish(self, block: Block, post: BlockPosterior, scores: np.ndarray, log_prior_t: np.ndarray) -> None:
+    def _finish(self, block: Block, post: BlockPosterior, scores: Any, log_prior_t: Any) -> None:
         post.weights = scores
-        post.p_max, log_sum, post.kept, post.best = posterior_weights(
-            scores, post.sample_start, self.options.adaptive_fraction
-        )
-        post.log_likelihood = log_sum - mean_offset_prior(log_prior_t) + block.constant
+        found = self.backend.posterior_weights(scores, post.sample_start, self.options.adaptive_fraction)
+        post.p_max, log_sum, post.kept, post.best = (self.backend.to_host(v) for v in found)
+        constant = self.backend.to_host(mean_offset_prior(log_prior_t, self.backend.xp))
+        post.log_likelihood = log_sum - constant + block.constant
 
     def result(self, block: Block, post: BlockPosterior, poses: np.ndarray) -> BlockResult:
         """Best pose and numbers of each particle of a block."""
         s = self.sampling
         good = block.usable & (post.best >= 0)
         parent, child, offset = post.locate(np.where(post.best >= 0, post.best, 0))
+        at = self.backend.to_device(parent)
+        parent_class, orientation = (self.backend.to_host(v[at]) for v in (post.parent_class, post.parent_orientation))
         a = self.tables[block.optics_group].prepare.optics.pixel_size
         old = block.old_offset_px * a
         if self.options.align:
-            angles = s.pose(post.parent_orientation[parent], child) if len(parent) else np.zeros((0, 3))
+            angles = s.pose(orientation, child) if len(parent) else np.zeros((0, 3))
             shift = old + s.fine_offsets[offset]
         else:
             angles, shift = poses.copy(), np.full_like(old, np.nan)
@@ -247,7 +262,7 @@ class ExpectationStep:
             angles = np.concatenate([poses[:, :2], angles[:, 2:]], 1)
         return BlockResult(
             particles=block.particles,
-            class_number=np.where(good, post.parent_class[parent] + 1, 0),
+            class_number=np.where(good, parent_class + 1, 0),
             angles=np.where(good[:, None], angles, poses),
             shifts=np.where(good[:, None], shift, np.nan),
             p_max=np.where(good, post.p_max, 0.0),
@@ -281,27 +296,28 @@ class ExpectationStep:
         lattice, m, s = tables.prepare.lattice, self.model, self.sampling
         if result.flagged.any():
             post.drop(result.flagged)
-        slot_used, compact = np.unique(post.parent_slot, return_inverse=True)
+        backend, xp, there = self.backend, self.backend.xp, self.backend.to_device
+        slot_used, compact = xp.unique(post.parent_slot, return_inverse=True)
         slices = post.slices if len(slot_used) == len(post.slices) else post.slices[slot_used]
         n_slots, n_children = slices.shape[:2]
-        rows = np.zeros((n_slots, n_children, 2, len(lattice)), np.float32)
-        row_weights = np.zeros((n_slots, n_children, len(lattice)), np.float32)
-        noise = np.zeros((len(block.images), tables.prepare.optics.box_size // 2 + 1))
-        per_image = np.zeros((len(block.images), 3))
-        per_image[:, 0] = block.scale
-        per_particle = np.zeros((len(block.particles), 2))
+        rows = xp.zeros((n_slots, n_children, 2, len(lattice)), np.float32)
+        row_weights = xp.zeros((n_slots, n_children, len(lattice)), np.float32)
+        noise = xp.zeros((len(block.images), tables.prepare.optics.box_size // 2 + 1))
+        per_image = there(np.stack([block.scale, 0 * block.scale, 0 * block.scale], -1))
+        per_particle = xp.zeros((len(block.particles), 2))
+        of_class = xp.zeros(sums.class_weight.shape), xp.zeros(sums.class_offset.shape), xp.zeros(sums.direction_weight.shape)
         prior = np.zeros((self.n_classes, 2)) if m.prior_offset is None else np.asarray(m.prior_offset, float)
         a = tables.prepare.optics.pixel_size
         # RELION compares pixels with an Å prior in 2D
         prior_a = prior * a if (self.options.compat == "relion" and not self.is_3d) else prior
         offset_xy = s.fine_offsets if self.options.align else np.zeros((1, 2))
         signal = self.signal_shell[:, np.clip(tables.model_shell, 0, self.n_shells - 1)]
-        accumulate(
+        backend.accumulate(
             block.data,
             block.data_weight,
             block.masked,
             block.model_ctf,
-            block.image_start,
+            there(block.image_start),
             slices,
             tables.fine_ramps,
             post.parent_start,
@@ -312,34 +328,38 @@ class ExpectationStep:
             post.offsets,
             post.n_offset_children,
             post.weights,
-            lattice.shell,
-            np.ascontiguousarray(signal),
-            np.ascontiguousarray(offset_xy, dtype=float),
-            (block.old_offset_px + block.rest_px) * a,
-            prior_a,
+            tables.prepare.shell,
+            there(signal),
+            there(offset_xy, np.float64),
+            there((block.old_offset_px + block.rest_px) * a),
+            there(prior_a),
             rows,
             row_weights,
             noise,
             per_image,
             per_particle,
-            sums.class_weight,
-            sums.class_offset,
-            sums.direction_weight,
+            *of_class,
         )
+        # nothing is added to the sums before all that can run out of memory is done
+        noise, per_image, per_particle = (backend.to_host(v) for v in (noise, per_image, per_particle))
+        class_weight, class_offset, direction_weight = (backend.to_host(v) for v in of_class)
         clock = self._lap("accumulate", clock)
         self._insert(sums, tables, post, slot_used, rows, row_weights)
         clock = self._lap("insert", clock)
+        sums.class_weight += class_weight
+        sums.class_offset += class_offset
+        sums.direction_weight += direction_weight
         self._add_noise(sums, block, tables, noise, per_image, per_particle, result, norm_old, norm_average, scale_group)
         self._lap("noise", clock)
 
-    def _insert(self, sums: Sums, tables: GroupTables, post: BlockPosterior, slot_used: np.ndarray, rows: np.ndarray,
-                row_weights: np.ndarray) -> None:
-        s = self.sampling
+    def _insert(self, sums: Sums, tables: GroupTables, post: BlockPosterior, slot_used: Any, rows: Any, row_weights: Any) -> None:
+        s, backend = self.sampling, self.backend
+        slot_used = backend.to_host(slot_used)
         n_children = rows.shape[1]
-        if post.slot_matrices is not None:
+        if post.slot_matrices is not None and post.slot_class is not None:
             matrices, classes = post.slot_matrices[slot_used], post.slot_class[slot_used]
         else:
-            if post.slot_class is None:
+            if post.slot_class is None or post.slot_orientation is None:
                 classes, orientation = np.divmod(slot_used, s.n_orientations)
             else:
                 classes, orientation = post.slot_class[slot_used], post.slot_orientation[slot_used]
@@ -347,8 +367,9 @@ class ExpectationStep:
         classes = np.repeat(classes, n_children)
         rows = rows.reshape(-1, *rows.shape[2:])
         row_weights = row_weights.reshape(-1, row_weights.shape[-1])
-        used = row_weights[:, 0] > 0
-        tables.maker.insert(sums.accumulators, classes[used], matrices[used], rows[used], row_weights[used])
+        used = np.nonzero(backend.to_host(row_weights[:, 0] > 0))[0]
+        at = backend.to_device(used)
+        tables.maker.insert(sums.accumulators, classes[used], matrices[used], rows[at], row_weights[at])
 
     def _add_noise(self, sums: Sums, block: Block, tables: GroupTables, noise: np.ndarray, per_image: np.ndarray,
                    per_particle: np.ndarray, result: BlockResult, norm_old: np.ndarray, norm_average: float,
@@ -379,5 +400,5 @@ class ExpectationStep:
         sums.p_max += float(result.p_max[good].sum())
         sums.n_particles += int(good.sum())
         if tables.prepare.optics.premultiplied:
-            power = np.bincount(tables.prepare.lattice.shell, block.model_ctf.sum(0), minlength=self.n_shells)
+            power = np.bincount(tables.prepare.lattice.shell, self.backend.to_host(block.model_ctf.sum(0)), minlength=self.n_shells)
             sums.ctf_power += power[: self.n_shells]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
+
+from cryotk.kernels.backends import CPU, Backend
 
 __all__ = ["BlockPosterior", "BlockResult"]
 
@@ -14,32 +17,34 @@ class BlockPosterior:
     """Ragged samples of a block: each particle has parents (coarse orientations), each parent coarse offsets.
 
     Every (parent, offset) stands for ``n_children * n_offset_children`` fine samples; ``weights`` holds them in the order
-    (particle, parent, child, offset, child offset).
+    (particle, parent, child, offset, child offset). Lists of parents and samples are arrays of ``backend``; what there is one
+    of per particle or slot is numpy's.
     """
 
     particles: np.ndarray
     n_significant: np.ndarray
-    parent_start: np.ndarray
-    parent_class: np.ndarray
-    parent_orientation: np.ndarray
-    offset_start: np.ndarray
-    offsets: np.ndarray
+    parent_start: Any
+    parent_class: Any
+    parent_orientation: Any
+    offset_start: Any
+    offsets: Any
     n_children: int
     n_offset_children: int
-    parent_direction: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    parent_slot: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    slices: np.ndarray = field(default_factory=lambda: np.zeros((0, 1, 2, 1), np.float32))
+    parent_direction: Any = field(default_factory=lambda: np.zeros(0, np.int64))
+    parent_slot: Any = field(default_factory=lambda: np.zeros(0, np.int64))
+    slices: Any = field(default_factory=lambda: np.zeros((0, 1, 2, 1), np.float32))
     slot_class: np.ndarray | None = None
     slot_orientation: np.ndarray | None = None
     slot_matrices: np.ndarray | None = None
-    weights: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    weights: Any = field(default_factory=lambda: np.zeros(0, np.float32))
     p_max: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     kept: np.ndarray = field(default_factory=lambda: np.zeros(0))
     best: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     log_likelihood: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    backend: Backend = CPU
 
     @property
-    def sample_start(self) -> np.ndarray:
+    def sample_start(self) -> Any:
         """(B + 1,) first fine sample of each particle in ``weights``."""
         return self.offset_start[self.parent_start] * (self.n_children * self.n_offset_children)
 
@@ -49,18 +54,27 @@ class BlockPosterior:
         if len(self.offsets) == 0:
             zero = np.zeros(len(positions), np.int64)
             return zero, zero, zero
-        parent = np.searchsorted(self.offset_start, positions // per, side="right") - 1
-        first = self.offset_start[parent]
-        count = self.offset_start[parent + 1] - first
+        there, back = self.backend.to_device, self.backend.to_host
+        parent = self.backend.xp.searchsorted(self.offset_start, there(positions // per), side="right") - 1
+        first = back(self.offset_start[parent])
+        count = back(self.offset_start[parent + 1]) - first
         child, rest = np.divmod(positions - first * per, count * self.n_offset_children)
         j, q = np.divmod(rest, self.n_offset_children)
-        return parent, child, self.offsets[first + j] * self.n_offset_children + q
+        return back(parent), child, back(self.offsets[there(first + j)]) * self.n_offset_children + q
 
     def drop(self, particles: np.ndarray) -> None:
         """Set the weights of flagged particles (B,) bool to zero."""
-        start = self.sample_start
+        start = self.backend.to_host(self.sample_start)
         for i in np.nonzero(particles)[0]:
-            self.weights[start[i] : start[i + 1]] = 0
+            self.weights[int(start[i]) : int(start[i + 1])] = 0
+
+    def on_host(self) -> BlockPosterior:
+        """The same in numpy arrays."""
+        if not self.backend.on_device:
+            return self
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "backend"}
+        there: dict[str, Any] = {k: self.backend.to_host(v) for k, v in values.items() if isinstance(v, self.backend.xp.ndarray)}
+        return replace(self, backend=CPU, **there)
 
 
 @dataclass

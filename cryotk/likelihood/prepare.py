@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.fft
 
-from cryotk.kernels.images import gather_lattice, shell_power, shift_and_mask
+from cryotk.kernels.backends import CPU, Backend
 from cryotk.likelihood.lattice import Lattice
-from cryotk.optics import OpticsGroup, ctf, odd_phase
+from cryotk.optics import OpticsGroup, ctf_image_terms, ctf_pixel_terms, odd_phase
 
 __all__ = ["Block", "ImagePreparation", "ParticleColumns", "particle_mask", "round_half_away"]
 
@@ -53,7 +54,10 @@ class ParticleColumns:
 
 @dataclass
 class Block:
-    """Images of one optics group, ready for the likelihood. P lattice pixels, B particles, I images."""
+    """Images of one optics group, ready for the likelihood. P lattice pixels, B particles, I images.
+
+    Arrays with lattice pixels belong to a backend (a card, perhaps); the rest is numpy's.
+    """
 
     particles: np.ndarray
     """(B,) indices of the particles."""
@@ -62,17 +66,17 @@ class Block:
     image_start: np.ndarray
     """(B + 1,) images of each particle."""
     optics_group: int
-    masked: np.ndarray
+    masked: Any
     """(I, 2, P) float32."""
-    model_ctf: np.ndarray
+    model_ctf: Any
     """(I, P) float32: C, or C^2 for premultiplied data."""
-    score_image: np.ndarray
+    score_image: Any
     """(B, 2, P) float32: ``sum C s X / sigma2``, origin excluded."""
-    score_weight: np.ndarray
+    score_weight: Any
     """(B, P) float32: ``sum C^2 s^2 / sigma2``, origin excluded."""
-    data: np.ndarray
+    data: Any
     """(B, 2, P) float32: as ``score_image`` for the unmasked image, origin included."""
-    data_weight: np.ndarray
+    data_weight: Any
     """(B, P) float32."""
     scale: np.ndarray
     """(I,) float64."""
@@ -108,6 +112,8 @@ class ImagePreparation:
         Of the noise that fills the outside when not ``zero_mask``.
     score_window : int, optional
         Smaller window for the scores alone (a resolution limit of the expectation).
+    backend : Backend
+        Whose arrays blocks are made of.
     """
 
     def __init__(
@@ -125,8 +131,10 @@ class ImagePreparation:
         zero_mask: bool = True,
         seed: int = 0,
         score_window: int | None = None,
+        backend: Backend = CPU,
     ) -> None:
         n = optics.box_size
+        self.backend = backend
         self.optics = optics
         self.group_index = group_index
         self.lattice = Lattice(n, window)
@@ -160,6 +168,12 @@ class ImagePreparation:
             log_noise = np.where(self._inside_shells & (noise > 0), np.log(2 * np.pi * np.where(noise > 0, noise, 1)), 0)
         self._log_norm = float((log_noise * self.lattice.window_pixels_per_shell).sum())
         self._inverse_by_shell = inverse
+        there = backend.to_device
+        self._mask, self._there_phase = there(self.mask), there(self._phase)
+        self._rows, self._columns, self._signs = (there(v) for v in (self.lattice.rows, self.lattice.columns, self.lattice.signs))
+        self.shell, self._outside_shell = there(self.lattice.shell), there(self.lattice.outside_shell)
+        self._inverse, self._score_inverse = there(self.inverse_noise), there(self.score_inverse_noise)
+        self._ctf_pixels = there(ctf_pixel_terms(optics, self.frequencies))
 
     def __call__(
         self,
@@ -187,52 +201,35 @@ class ImagePreparation:
         fractional_shift : bool
             Apply the rest of the rounded offset too (no alignment).
         """
-        n, lattice = self.optics.box_size, self.lattice
+        lattice, backend, xp, there = self.lattice, self.backend, self.backend.xp, self.backend.to_device
         of_image = np.repeat(np.arange(len(particles)), np.diff(image_start))
         offset_px = np.asarray(offsets, float) / self.optics.pixel_size
         rounded = round_half_away(offset_px)
-        unmasked = np.empty((len(images), n, n), np.float32)
-        masked = np.empty_like(unmasked)
-        powers = np.empty(len(images))
-        shift_and_mask(
-            np.ascontiguousarray(images, np.float32),
-            norm_factor.astype(np.float32),
-            rounded[of_image].astype(np.int64),
-            self.mask,
-            self._outside_total,
-            unmasked,
-            masked,
-            powers,
-        )
-        usable_image = np.isfinite(powers) & (powers > 0)
-        if not usable_image.all():
-            unmasked[~usable_image] = 0
-            masked[~usable_image] = 0
-        if not self.zero_mask:
-            self._fill_with_noise(masked, unmasked, image_index)
-        transform = scipy.fft.rfft2(masked, workers=1)
+        masked, unmasked, usable_image = self._masked(images, norm_factor, rounded[of_image], image_index)
+        transform = backend.rfft2(masked)
         x_masked = self._gather(transform)
-        outside = np.zeros((len(images), n // 2 + 1))
-        shell_power(transform, lattice.outside_shell, 1.0 / n**2, outside)
-        x_unmasked = self._gather(scipy.fft.rfft2(unmasked, workers=1))
+        outside_power = xp.zeros((len(images), self.optics.box_size // 2 + 1))
+        backend.shell_power(transform, self._outside_shell, 1.0 / self.optics.box_size**2, outside_power)
+        outside = backend.to_host(outside_power)
+        x_unmasked = self._gather(backend.rfft2(unmasked))
         if fractional_shift:
             for x in (x_masked, x_unmasked):
                 self._apply_shift(x, (offset_px - rounded)[of_image])
-        c = self.ctf(image_index)
+        c = self._ctf(image_index)
         s = np.asarray(scales, np.float64)
-        s32 = s.astype(np.float32)[:, None]
-        factor = c * s32 * self.score_inverse_noise
+        s32 = there(s[:, None], np.float32)
+        factor = c * s32 * self._score_inverse
         weight = factor * c * s32
         score_image = factor[:, None, :] * x_masked
         if self.optics.premultiplied:
-            inverse = np.broadcast_to(self.inverse_noise, c.shape)
+            inverse = xp.broadcast_to(self._inverse, c.shape)
             data = inverse[:, None, :] * x_unmasked
             data_weight = inverse * c * s32
         else:
-            factor_all = c * s32 * self.inverse_noise
+            factor_all = c * s32 * self._inverse
             data = factor_all[:, None, :] * x_unmasked
             data_weight = factor_all * c * s32
-        inside = np.einsum("icp,icp,p->i", x_masked, x_masked, self.score_inverse_noise)
+        inside = backend.to_host((x_masked * x_masked).sum(1) @ self._score_inverse)
         half = lattice.window // 2
         rim = outside[:, half] * self._inverse_by_shell[half]
         beyond = outside[:, half + 1 :].sum(1)
@@ -240,13 +237,11 @@ class ImagePreparation:
         if len(of_image) == len(particles):
             constant, usable = shell_sums, usable_image
         else:
-            add = image_start[:-1]
-            score_image = np.add.reduceat(score_image, add, axis=0)
-            weight = np.add.reduceat(weight, add, axis=0)
-            data = np.add.reduceat(data, add, axis=0)
-            data_weight = np.add.reduceat(data_weight, add, axis=0)
-            constant = np.add.reduceat(shell_sums, add)
-            usable = np.logical_and.reduceat(usable_image, add)
+            score_image, weight, data, data_weight = (
+                self._per_particle(x, image_start) for x in (score_image, weight, data, data_weight)
+            )
+            constant = np.add.reduceat(shell_sums, image_start[:-1])
+            usable = np.logical_and.reduceat(usable_image, image_start[:-1])
         return Block(
             np.asarray(particles),
             np.asarray(image_index),
@@ -254,10 +249,10 @@ class ImagePreparation:
             self.group_index,
             x_masked,
             c,
-            np.ascontiguousarray(score_image),
-            np.ascontiguousarray(weight),
-            np.ascontiguousarray(data),
-            np.ascontiguousarray(data_weight),
+            xp.ascontiguousarray(score_image),
+            xp.ascontiguousarray(weight),
+            xp.ascontiguousarray(data),
+            xp.ascontiguousarray(data_weight),
             s,
             outside,
             rounded,
@@ -266,54 +261,78 @@ class ImagePreparation:
             usable,
         )
 
-    def ctf(self, image_index: np.ndarray) -> np.ndarray:
-        """(I, P) float32 CTF on the lattice (squared for premultiplied data, ones without CTF correction)."""
-        if not self.do_ctf:
-            return np.ones((len(image_index), len(self.lattice)), np.float32)
-        k = self.columns
-        c = ctf(
-            self.optics,
-            self.frequencies,
-            k.defocus_u[image_index],
-            k.defocus_v[image_index],
-            k.defocus_angle[image_index],
-            k.phase_shift[image_index],
-            k.b_factor[image_index],
-            k.ctf_scale[image_index],
-            intact_first_peak=self.intact_first_peak,
-        )
-        c = np.ascontiguousarray(c, np.float32)
-        return c * c if self.optics.premultiplied else c
+    def _masked(
+        self, images: np.ndarray, norm_factor: np.ndarray, shifts: np.ndarray, image_index: np.ndarray
+    ) -> tuple[Any, Any, np.ndarray]:
+        """Images shifted and scaled, with and without mask, and which are neither empty nor broken."""
+        backend, xp, there = self.backend, self.backend.xp, self.backend.to_device
+        unmasked = xp.empty(images.shape, np.float32)
+        masked = xp.empty_like(unmasked)
+        powers = xp.empty(len(images))
+        backend.shift_and_mask(
+            there(images, np.float32), there(norm_factor, np.float32), there(shifts, np.int64), self._mask, self._outside_total,
+            unmasked, masked, powers,
+        )  # fmt: skip
+        power = backend.to_host(powers)
+        usable = np.isfinite(power) & (power > 0)
+        if not usable.all():
+            bad = there(np.nonzero(~usable)[0])
+            unmasked[bad] = 0
+            masked[bad] = 0
+        if not self.zero_mask:
+            masked = unmasked * self._mask + there(self._noise_outside(image_index))
+        return masked, unmasked, usable
 
-    def _gather(self, transform: np.ndarray) -> np.ndarray:
-        lattice = self.lattice
-        out = np.empty((len(transform), 2, len(lattice)), np.float32)
-        gather_lattice(
-            transform,
-            lattice.rows,
-            lattice.columns,
-            lattice.signs,
-            self._phase,
-            self._use_phase,
-            np.float32(1.0 / self.optics.box_size**2),
-            out,
-        )
+    def _per_particle(self, values: Any, image_start: np.ndarray) -> Any:
+        """Sums over the images of each particle."""
+        if not self.backend.on_device:
+            return np.add.reduceat(values, image_start[:-1], axis=0)
+        there, first, counts = self.backend.to_device, image_start[:-1], np.diff(image_start)
+        out = values[there(first)]
+        for k in range(1, int(counts.max())):
+            more = np.nonzero(counts > k)[0]
+            out[there(more)] += values[there(first[more] + k)]
         return out
 
-    def _apply_shift(self, x: np.ndarray, shift_px: np.ndarray) -> None:
-        ramps = self.lattice.ramps(shift_px)
+    def ctf(self, image_index: np.ndarray) -> np.ndarray:
+        """(I, P) float32 CTF on the lattice (squared for premultiplied data, ones without CTF correction)."""
+        return self.backend.to_host(self._ctf(image_index))
+
+    def _ctf(self, image_index: np.ndarray) -> Any:
+        xp = self.backend.xp
+        if not self.do_ctf:
+            return xp.ones((len(image_index), len(self.lattice)), np.float32)
+        k = self.columns
+        images = ctf_image_terms(
+            self.optics, *(v[image_index] for v in (k.defocus_u, k.defocus_v, k.defocus_angle, k.phase_shift, k.b_factor, k.ctf_scale))
+        )
+        c = xp.empty((len(image_index), len(self.lattice)), np.float32)
+        self.backend.ctf_values(self._ctf_pixels, self.backend.to_device(images), self.intact_first_peak, c)
+        return c * c if self.optics.premultiplied else c
+
+    def _gather(self, transform: Any) -> Any:
+        out = self.backend.xp.empty((len(transform), 2, len(self.lattice)), np.float32)
+        self.backend.gather_lattice(
+            transform, self._rows, self._columns, self._signs, self._there_phase, self._use_phase,
+            np.float32(1.0 / self.optics.box_size**2), out,
+        )  # fmt: skip
+        return out
+
+    def _apply_shift(self, x: Any, shift_px: np.ndarray) -> None:
+        ramps = self.backend.to_device(self.lattice.ramps(shift_px))
         real = x[:, 0] * ramps[:, 0] - x[:, 1] * ramps[:, 1]
         x[:, 1] = x[:, 0] * ramps[:, 1] + x[:, 1] * ramps[:, 0]
         x[:, 0] = real
 
-    def _fill_with_noise(self, masked: np.ndarray, unmasked: np.ndarray, image_index: np.ndarray) -> None:
-        """Replace the masked-out part by noise of the estimated spectrum, the same for the same image and seed."""
+    def _noise_outside(self, image_index: np.ndarray) -> np.ndarray:
+        """Noise of the estimated spectrum where the mask leaves out the image, the same for the same image and seed."""
         n = self.optics.box_size
         k = np.fft.fftfreq(n) * n
         shell = np.floor(np.hypot(k[:, None], np.arange(n // 2 + 1)) + 0.5).astype(int)
         sigma = np.sqrt(np.append(self.image_noise, 0.0)[np.minimum(shell, n // 2 + 1)]) * n**2
+        out = np.empty((len(image_index), n, n), np.float32)
         for i, image in enumerate(image_index):
             rng = np.random.default_rng([self.seed, int(image)])
             noise = rng.normal(size=(2, *sigma.shape)) * sigma
-            field = scipy.fft.irfft2(noise[0] + 1j * noise[1], s=(n, n), workers=1)
-            masked[i] = unmasked[i] * self.mask + (field * (1 - self.mask)).astype(np.float32)
+            out[i] = scipy.fft.irfft2(noise[0] + 1j * noise[1], s=(n, n), workers=1) * (1 - self.mask)
+        return out

@@ -6,6 +6,8 @@ argument ``compat="relion"`` reproduces it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from cryotk.geometry import euler_to_matrix, matrix_to_euler
@@ -32,15 +34,15 @@ def log_prior_orientations(distribution: np.ndarray, n_psi: int) -> np.ndarray:
 
 
 def log_prior_offsets(
-    old_offset_px: np.ndarray,
-    offsets: np.ndarray,
-    prior: np.ndarray,
+    old_offset_px: Any,
+    offsets: Any,
+    prior: Any,
     sigma: float,
     pixel_size: float,
     is_3d: bool,
     compat: str | None,
-) -> np.ndarray:
-    """Log prior of the offsets of a block, up to the factor that all offsets share.
+) -> Any:
+    """Log prior of the offsets of a block, up to the factor that all offsets share; in the array module of its arguments.
 
     Parameters
     ----------
@@ -63,8 +65,6 @@ def log_prior_offsets(
     -------
     (B, Kt, T) float32
     """
-    if sigma * sigma < 1e-4:
-        return np.zeros((len(old_offset_px), max(prior.shape[1], 1), len(offsets)), np.float32)
     if compat == "relion":
         centre = prior / pixel_size if is_3d else prior
         delta = old_offset_px[:, None, None, :] + offsets[None, None] - centre[:, :, None, :]
@@ -72,13 +72,15 @@ def log_prior_offsets(
     else:
         delta = pixel_size * old_offset_px[:, None, None, :] + offsets[None, None] - prior[:, :, None, :]
         squared = (delta**2).sum(-1)
-    return (-squared / (2 * sigma**2)).astype(np.float32)
+    # no width: no preference
+    factor = 0.0 if sigma * sigma < 1e-4 else -1.0 / (2 * sigma**2)
+    return (squared * factor).astype(np.float32)
 
 
-def mean_offset_prior(log_prior: np.ndarray) -> np.ndarray:
+def mean_offset_prior(log_prior: Any, xp: Any) -> Any:
     """(B,) log of the mean of the prior over (class, offset): the constant RELION's likelihood is relative to."""
     b = len(log_prior)
-    return np.log(np.exp(log_prior.astype(np.float64)).reshape(b, -1).mean(1))
+    return xp.log(xp.exp(log_prior.astype(np.float64)).reshape(b, -1).mean(1))
 
 
 def local_orientations(

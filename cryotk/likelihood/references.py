@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from cryotk.kernels.backends import CPU, Backend
 from cryotk.likelihood.lattice import Lattice
 from cryotk.likelihood.sampling import Sampling
 from cryotk.projection import Accumulator, FourierReference, group_transform
+from cryotk.projection.reference import invert
 
 __all__ = ["CoarseSlices", "SliceMaker", "group_transform"]
+
+SLICES_AT_ONCE = 1024
+"""The complex copy of slices stays small."""
 
 
 class SliceMaker:
@@ -21,44 +28,80 @@ class SliceMaker:
     lattice : Lattice
     transform : (3, 3) float
         See :func:`group_transform`.
+    backend : Backend
+        Slices and rows are arrays of this backend; classes and matrices are numpy arrays.
     """
 
-    def __init__(self, references: list[FourierReference], lattice: Lattice, transform: np.ndarray) -> None:
+    def __init__(
+        self, references: list[FourierReference], lattice: Lattice, transform: np.ndarray, backend: Backend = CPU
+    ) -> None:
         self.references = references
         self.lattice = lattice
         self.transform = transform
+        self.backend = backend
+        self._kx, self._ky = (backend.to_device(k, np.int32) for k in (lattice.kx, lattice.ky))
+        self._transforms: dict[int, Any] = {}
 
     def rotations(self, matrices: np.ndarray) -> np.ndarray:
         """Matrices to slice and insert with, (n, 3, 3)."""
         return self.transform @ matrices
 
-    def slices(self, classes: np.ndarray, matrices: np.ndarray, pixels: np.ndarray | None = None) -> np.ndarray:
+    def _transform_of(self, k: int) -> Any:
+        if k not in self._transforms:
+            self._transforms[k] = self.backend.to_device(self.references[k].data)
+        return self._transforms[k]
+
+    def slices(self, classes: np.ndarray, matrices: np.ndarray, pixels: np.ndarray | None = None) -> Any:
         """(n, 2, P) float32 slices of ``references[classes[i]]`` at ``matrices[i]``."""
-        kx, ky = self.lattice.kx, self.lattice.ky
+        backend, xp = self.backend, self.backend.xp
+        kx, ky = self._kx, self._ky
         if pixels is not None:
-            kx, ky = kx[pixels], ky[pixels]
-        out = np.empty((len(classes), 2, len(kx)), np.float32)
-        rotated = self.rotations(matrices)
+            kx, ky = (backend.to_device(k[pixels], np.int32) for k in (self.lattice.kx, self.lattice.ky))
+        out = xp.empty((len(classes), 2, len(kx)), np.float32)
+        inverse = invert(self.rotations(matrices))
         for k in np.unique(classes):
+            reference = self.references[k]
+            extract = backend.extract_slices_3d if reference.is_3d else backend.extract_slices_2d
             of_class = np.nonzero(classes == k)[0]
-            # a thousand slices at a time: the complex copy stays small
-            for first in range(0, len(of_class), 1024):
-                some = of_class[first : first + 1024]
-                values = self.references[k].slices(rotated[some], kx, ky)
-                out[some, 0] = values.real
-                out[some, 1] = values.imag
+            for first in range(0, len(of_class), SLICES_AT_ONCE):
+                some = of_class[first : first + SLICES_AT_ONCE]
+                values = xp.empty((len(some), len(kx)), np.complex64)
+                extract(
+                    self._transform_of(k), backend.to_device(inverse[some]), kx, ky, reference.padding, reference.r_max, values
+                )
+                at = backend.to_device(some)
+                out[at, 0] = values.real
+                out[at, 1] = values.imag
         return out
 
-    def insert(self, accumulators: list[Accumulator], classes: np.ndarray, matrices: np.ndarray, rows: np.ndarray,
-               weights: np.ndarray) -> None:
+    def insert(self, accumulators: list[Accumulator], classes: np.ndarray, matrices: np.ndarray, rows: Any, weights: Any) -> None:
         """Insert (n, 2, P) data rows and (n, P) weights of fine orientations."""
-        rotated = self.rotations(matrices)
+        inverse = invert(self.rotations(matrices))
         for k in np.unique(classes):
             of_class = np.nonzero(classes == k)[0]
-            for first in range(0, len(of_class), 1024):
-                some = of_class[first : first + 1024]
-                data = rows[some, 0] + 1j * rows[some, 1]
-                accumulators[k].insert(data, weights[some], rotated[some], self.lattice.kx, self.lattice.ky)
+            for first in range(0, len(of_class), self.backend.insert_slices_at_once):
+                some = of_class[first : first + self.backend.insert_slices_at_once]
+                self._insert(accumulators[k], inverse, rows, weights, some)
+
+    def _insert(self, accumulator: Accumulator, inverse: np.ndarray, rows: Any, weights: Any, some: np.ndarray) -> None:
+        backend = self.backend
+        insert = backend.insert_slices_3d if accumulator.is_3d else backend.insert_slices_2d
+        try:
+            at = backend.to_device(some)
+            data = (rows[at, 0] + 1j * rows[at, 1]).astype(np.complex64, copy=False)
+            insert(
+                accumulator.data, accumulator.weight, data, weights[at], backend.to_device(inverse[some]), self._kx, self._ky,
+                accumulator.padding, accumulator.r_max,
+            )  # fmt: skip
+            return
+        except backend.out_of_memory:
+            # nothing has been added: the sum is the kernel's last step
+            if len(some) == 1:
+                raise
+        backend.free()
+        half = len(some) // 2
+        self._insert(accumulator, inverse, rows, weights, some[:half])
+        self._insert(accumulator, inverse, rows, weights, some[half:])
 
 
 class CoarseSlices:
@@ -68,13 +111,13 @@ class CoarseSlices:
     """
 
     def __init__(self, maker: SliceMaker, sampling: Sampling, pixels: np.ndarray) -> None:
-        k = len(maker.references)
+        k, xp = len(maker.references), maker.backend.xp
         self.halved = sampling.n_psi % 2 == 0
         n_psi = sampling.n_psi // 2 if self.halved else sampling.n_psi
         o = (np.arange(sampling.n_directions)[:, None] * sampling.n_psi + np.arange(n_psi)[None]).ravel()
         matrices = sampling.matrices(o)
         values = maker.slices(np.repeat(np.arange(k), len(o)), np.tile(matrices, (k, 1, 1)), pixels)
-        self.real = np.ascontiguousarray(values[:, 0])
-        self.imag = np.ascontiguousarray(values[:, 1])
+        self.real = xp.ascontiguousarray(values[:, 0])
+        self.imag = xp.ascontiguousarray(values[:, 1])
         self.half_power = 0.5 * (self.real**2 + self.imag**2)
-        self.block_class = np.repeat(np.arange(k), sampling.n_directions).astype(np.int32)
+        self.block_class = maker.backend.to_device(np.repeat(np.arange(k), sampling.n_directions), np.int32)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from cryotk.data.refinement import RefinementModel
+from cryotk.kernels.backends import Backend
 from cryotk.likelihood.prepare import ImagePreparation
 from cryotk.likelihood.references import CoarseSlices, SliceMaker
 from cryotk.likelihood.sampling import Sampling
 from cryotk.projection import FourierReference, group_transform
 
 __all__ = ["ExpectationOptions", "GroupTables", "make_group_tables"]
-
-SLICE_BYTES = 192_000_000
-"""Fine slices made once for all blocks; when they need more, each block makes its own."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +38,20 @@ class GroupTables:
     prepare: ImagePreparation
     maker: SliceMaker
     coarse_pixels: np.ndarray
+    """Pixels of the coarse pass on the lattice."""
+    coarse_index: Any
+    """The same as an array of the backend."""
     coarse: CoarseSlices | None
-    fine: np.ndarray | None
-    coarse_ramps: np.ndarray
-    fine_ramps: np.ndarray
+    fine: Any
+    """Fine slices of all classes and orientations, or None when each block makes its own."""
+    coarse_ramps: Any
+    fine_ramps: Any
     model_shell: np.ndarray
+
+    @property
+    def backend(self) -> Backend:
+        """Whose arrays slices and ramps are."""
+        return self.maker.backend
 
 
 def make_group_tables(
@@ -56,27 +64,36 @@ def make_group_tables(
 ) -> GroupTables:
     """Make what all blocks of one optics group share; ``local`` searches need no slices ahead."""
     s, m = sampling, model
-    n_classes = len(references)
-    lattice = prepare.lattice
-    maker = SliceMaker(references, lattice, group_transform(prepare.optics, m.box_size, m.pixel_size))
+    lattice, backend = prepare.lattice, prepare.backend
+    maker = SliceMaker(references, lattice, group_transform(prepare.optics, m.box_size, m.pixel_size), backend)
     pixels = lattice.subset(options.coarse_window[prepare.group_index])
     a = prepare.optics.pixel_size
     coarse = fine = None
     if options.align:
         if not local:
             coarse = CoarseSlices(maker, s, pixels)
-        n_fine = n_classes * s.n_orientations * s.n_children
-        if not local and n_fine * 2 * len(lattice) * 4 <= SLICE_BYTES:
-            o = np.arange(s.n_orientations)
-            matrices = s.child_matrices(o).reshape(-1, 3, 3)
-            k = np.repeat(np.arange(n_classes), len(matrices))
-            fine = maker.slices(k, np.tile(matrices, (n_classes, 1, 1)))
-            fine = fine.reshape(-1, s.n_children, 2, len(lattice))
-        coarse_ramps = np.ascontiguousarray(lattice.ramps(s.coarse_offsets / a)[:, :, pixels])
+            fine = _fine_slices(maker, s)
+        coarse_ramps = lattice.ramps(s.coarse_offsets / a)[:, :, pixels]
         fine_ramps = lattice.ramps(s.fine_offsets / a)
     else:
         coarse_ramps = fine_ramps = lattice.ramps(np.zeros((1, 2)))
     rho = (prepare.optics.box_size * a) / (m.box_size * m.pixel_size)
     n_image = prepare.optics.box_size // 2 + 1
     shell = np.floor(np.arange(n_image) / rho + 0.5).astype(int)
-    return GroupTables(prepare, maker, pixels, coarse, fine, coarse_ramps, fine_ramps, shell)
+    ramps = backend.to_device(coarse_ramps), backend.to_device(fine_ramps)
+    return GroupTables(prepare, maker, pixels, backend.to_device(pixels), coarse, fine, *ramps, shell)
+
+
+def _fine_slices(maker: SliceMaker, sampling: Sampling) -> Any:
+    """(orientations of all classes, C, 2, P), or None where they do not fit."""
+    n_classes, n_pixels = len(maker.references), len(maker.lattice)
+    n_fine = n_classes * sampling.n_orientations * sampling.n_children
+    if n_fine * 2 * n_pixels * 4 > maker.backend.slice_bytes:
+        return None
+    matrices = sampling.child_matrices(np.arange(sampling.n_orientations)).reshape(-1, 3, 3)
+    k = np.repeat(np.arange(n_classes), len(matrices))
+    try:
+        fine = maker.slices(k, np.tile(matrices, (n_classes, 1, 1)))
+    except maker.backend.out_of_memory:
+        return None
+    return fine.reshape(-1, sampling.n_children, 2, n_pixels)

@@ -6,6 +6,8 @@ An :class:`OpticsGroup` says what images share; per-image numbers come as arrays
 from cryotk.optics.ctf import (
     OpticsGroup,
     ctf,
+    ctf_image_terms,
+    ctf_pixel_terms,
     dose_weight,
     even_basis,
     even_phase,
@@ -19,6 +21,8 @@ from cryotk.optics.mtf import modulation_transfer
 __all__ = [
     "OpticsGroup",
     "ctf",
+    "ctf_image_terms",
+    "ctf_pixel_terms",
     "dose_weight",
     "even_basis",
     "even_phase",

@@ -15,6 +15,8 @@ from numpy.typing import ArrayLike
 __all__ = [
     "OpticsGroup",
     "ctf",
+    "ctf_image_terms",
+    "ctf_pixel_terms",
     "dose_weight",
     "even_basis",
     "even_phase",
@@ -126,6 +128,41 @@ def odd_phase(group: OpticsGroup, frequencies: np.ndarray) -> np.ndarray:
         if c:
             out += c * odd_basis(i, x, y)
     return out
+
+
+def ctf_pixel_terms(group: OpticsGroup, frequencies: np.ndarray) -> np.ndarray:
+    """What of the CTF depends on the pixel alone, at (P, 2) frequencies in 1/Å; see :mod:`cryotk.kernels.ctf_values`.
+
+    Returns
+    -------
+    (5, P) float64: ``x^2, x y, y^2`` (1/Å^2), phase of spherical aberration and even aberrations (radians), ``u^2``.
+    """
+    x, y = _corrected(group, frequencies)
+    u2 = x * x + y * y
+    spherical = np.pi / 2 * group.spherical_aberration * 1e7 * wavelength(group.voltage) ** 3
+    return np.stack([x * x, x * y, y * y, spherical * u2 * u2 + even_phase(group, frequencies), u2])
+
+
+def ctf_image_terms(
+    group: OpticsGroup,
+    defocus_u: np.ndarray,
+    defocus_v: np.ndarray,
+    defocus_angle: np.ndarray,
+    phase_shift: np.ndarray,
+    b_factor: np.ndarray,
+    scale: np.ndarray,
+) -> np.ndarray:
+    """What of the CTF depends on the image alone; units as for :func:`ctf`.
+
+    Returns
+    -------
+    (n, 6) float64: factors of ``x^2, x y, y^2``, constant phase (radians), B-factor (Å^2), scale.
+    """
+    c, s = np.cos(np.radians(defocus_angle)), np.sin(np.radians(defocus_angle))
+    k, q0 = np.pi * wavelength(group.voltage), group.amplitude_contrast
+    constant = -np.radians(phase_shift) - np.arctan(q0 / np.sqrt(1 - q0 * q0))
+    xx, yy = -k * (defocus_u * c * c + defocus_v * s * s), -k * (defocus_u * s * s + defocus_v * c * c)
+    return np.stack([xx, -2 * k * (defocus_u - defocus_v) * s * c, yy, constant, b_factor, scale], -1)
 
 
 def gamma(
