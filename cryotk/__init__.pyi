@@ -32,6 +32,7 @@ from .maps import center_of_mass as center_of_mass
 from .maps import create_mask as create_mask
 from .maps import crown_mask as crown_mask
 from .maps import flip as flip
+from .maps import fsc as fsc
 from .maps import highpass as highpass
 from .maps import local_resolution as local_resolution
 from .maps import lowpass as lowpass
@@ -46,7 +47,6 @@ from .maps import shift_to_center_of_mass as shift_to_center_of_mass
 from .maps import suggest_threshold as suggest_threshold
 from .maps import symmetrise as symmetrise
 from .projection.api import ctf_image as ctf_image
-from .projection.api import fsc as fsc
 from .projection.api import project as project
 from .projection.api import reconstruct as reconstruct
 

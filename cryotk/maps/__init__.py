@@ -5,6 +5,7 @@ They take paths or volumes, check them first, and work on the array module of th
 """
 
 from cryotk.maps.curves import GuinierFit, correct_for_mask, fit_guinier, fsc_weights, particle_fsc
+from cryotk.maps.fsc import fsc
 from cryotk.maps.handling import (
     apply_b_factor,
     center_of_mass,
@@ -42,6 +43,7 @@ __all__ = [
     "crown_mask",
     "fit_guinier",
     "flip",
+    "fsc",
     "fsc_weights",
     "highpass",
     "local_resolution",

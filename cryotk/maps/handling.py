@@ -51,17 +51,48 @@ def lowpass(volume: Any, resolution: float, width: float = 2.0, pixel_size: floa
 
 
 def highpass(volume: Any, resolution: float, width: float = 2.0, pixel_size: float | None = None) -> xr.DataArray:
-    """High-pass a map at ``resolution`` Å; the complement of :func:`lowpass`."""
+    """High-pass a map at ``resolution`` Å; the complement of :func:`lowpass`.
+
+    Parameters
+    ----------
+    volume : path, DataArray or array
+        A cube.
+    resolution : float, Å
+    width : float
+        Shells; below 2 the edge is hard.
+    pixel_size : float, Å, optional
+        Overrides what the map says.
+    """
     return _filtered(volume, lambda n, a: gains.highpass_gain(n, a, resolution, width), f"high-pass {resolution:g} Å", pixel_size)
 
 
 def apply_b_factor(volume: Any, b_factor: float, pixel_size: float | None = None) -> xr.DataArray:
-    """Multiply a map's transform by ``exp(-B/4 s^2)``; negative B (Å^2) sharpens. Nothing passes beyond Nyquist's radius."""
+    """Multiply a map's transform by ``exp(-B/4 s^2)``; nothing passes beyond Nyquist's radius.
+
+    Parameters
+    ----------
+    volume : path, DataArray or array
+        A cube.
+    b_factor : float, Å^2
+        Negative sharpens.
+    pixel_size : float, Å, optional
+        Overrides what the map says.
+    """
     return _filtered(volume, lambda n, a: gains.b_factor_gain(n, a, b_factor), f"B={b_factor:g} Å^2", pixel_size)
 
 
 def randomise_phases(volume: Any, resolution: float, seed: int = 0, pixel_size: float | None = None) -> xr.DataArray:
-    """Give all coefficients beyond ``resolution`` Å random phases; amplitudes stay."""
+    """Give all coefficients beyond a resolution random phases; amplitudes stay.
+
+    Parameters
+    ----------
+    volume : path, DataArray or array
+        A cube.
+    resolution : float, Å
+    seed : int
+    pixel_size : float, Å, optional
+        Overrides what the map says.
+    """
     v = open_map(volume, pixel_size=pixel_size)
     n = require_cube(v)
     if not resolution > 0:
@@ -178,7 +209,14 @@ def flip(volume: Any, axis: str = "hand", pixel_size: float | None = None) -> xr
 
 
 def center_of_mass(volume: Any, pixel_size: float | None = None) -> tuple[float, float, float]:
-    """Centre of mass (x, y, z) of the voxels above zero, in pixels from the centre ``n // 2``."""
+    """Centre of mass (x, y, z) of the voxels above zero, in pixels from the centre ``n // 2``.
+
+    Parameters
+    ----------
+    volume : path, DataArray or array
+    pixel_size : float, Å, optional
+        Overrides what the map says.
+    """
     v = open_map(volume, pixel_size=pixel_size)
     x = values_of(v)
     xp = namespace(x)
@@ -262,7 +300,14 @@ def shift_to_center_of_mass(volume: Any, compat: str | None = None, pixel_size: 
 
 
 def map_statistics(volume: Any, pixel_size: float | None = None) -> dict[str, float]:
-    """Mean, standard deviation, minimum, maximum (float64 sums), box and pixel size of a map."""
+    """Mean, standard deviation, minimum, maximum (float64 sums), box and pixel size of a map.
+
+    Parameters
+    ----------
+    volume : path, DataArray or array
+    pixel_size : float, Å, optional
+        Overrides what the map says.
+    """
     v = open_map(volume, pixel_size=pixel_size)
     xp = namespace(v.data)
     x = xp.astype(v.data, xp.float64)

@@ -50,9 +50,15 @@ def _mean(x: Any, operators: np.ndarray) -> Any:
 
 
 def rotate(volume: Any, rotation: np.ndarray, pixel_size: float | None = None) -> xr.DataArray:
-    """Rotate a map about its centre ``n // 2`` by a matrix acting on (x, y, z).
+    """Rotate a map about its centre ``n // 2``; cubic splines on the CPU, trilinear on other array modules.
 
-    Cubic splines on the CPU; trilinear on other array modules.
+    Parameters
+    ----------
+    volume : path, DataArray or array
+    rotation : (3, 3) float
+        Acts on (x, y, z).
+    pixel_size : float, Å, optional
+        Overrides what the map says.
     """
     v = open_map(volume, pixel_size=pixel_size)
     r = np.asarray(rotation, float)

@@ -20,7 +20,7 @@ from cryotk.kernels import shell_sums
 
 __all__ = [
     "amplitudes_by_radius", "apply_gain", "cross_sums", "forward", "inverse", "is_numpy", "mask_transform", "namespace",
-    "radii", "random_phases", "shell_means", "shells_of_radii",
+    "plane_sums", "radii", "random_phases", "shell_means", "shells_of_radii",
 ]
 
 _SLABS = 8
@@ -196,6 +196,24 @@ def cross_sums(a: Any, b: Any) -> np.ndarray:
         xp.astype(xp.real(b), double) ** 2 + xp.astype(xp.imag(b), double) ** 2,
     ]
     return _bin_sums(xp, shell, products, int(shells_of_radii(n)[-1]) + 1)[:, : n // 2 + 1]
+
+
+def plane_sums(a: Any, b: Any) -> np.ndarray:
+    """What of :func:`cross_sums` lies on the planes kx = 0 and, in even boxes, kx = n / 2, whose mates are stored too.
+
+    The sums over the whole transform are ``2 cross_sums - plane_sums``.
+    """
+    n = a.shape[0]
+    shell = shells_of_radii(n)
+    k2 = np.where(np.arange(n) <= n // 2, np.arange(n), np.arange(n) - n) ** 2
+    out = np.zeros((3, n // 2 + 1))
+    for kx in {0, n // 2} if n % 2 == 0 else {0}:
+        p, q = (_to_numpy(f[:, :, kx]).astype(complex) for f in (a, b))
+        s = shell[k2[:, None] + k2 + kx * kx]
+        use = s <= n // 2
+        for i, v in enumerate(((p.conj() * q).real, np.abs(p) ** 2, np.abs(q) ** 2)):
+            out[i] += np.bincount(s[use], v[use], n // 2 + 1)
+    return out
 
 
 def amplitudes_by_radius(f: Any) -> np.ndarray:

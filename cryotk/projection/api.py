@@ -1,4 +1,4 @@
-"""Functions for users: project, reconstruct, fsc, ctf_image. Paths are accepted wherever objects are."""
+"""Functions for users: project, reconstruct, ctf_image. Paths are accepted wherever objects are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import scipy.fft
 
 from cryotk.data import image_source, open_particles, open_volume, optics_groups
 from cryotk.errors import DataError
-from cryotk.fourier import fourier_shell_correlation
 from cryotk.geometry import euler_to_matrix, symmetry_operators
 from cryotk.optics import OpticsGroup, ctf, dose_weight, odd_phase
 from cryotk.projection.predict import group_transform, predict
@@ -21,7 +20,7 @@ from cryotk.projection.reference import FourierReference
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["ctf_image", "fsc", "project", "reconstruct"]
+__all__ = ["ctf_image", "project", "reconstruct"]
 
 _CTF_COLUMNS = {
     "defocus_u": "defocus_u", "defocus_v": "defocus_v", "defocus_angle": "defocus_angle", "phase_shift": "phase_shift",
@@ -261,57 +260,6 @@ def _insert_group(accumulator: Accumulator, optics: OpticsGroup, source: Any, lo
                 weight = c * c
         accumulator.insert(f, weight, transform @ matrices, kx, ky)
         done(len(some))
-
-
-def fsc(a: Any, b: Any, mask: Any = None) -> xr.DataArray:
-    """Fourier shell correlation of two maps.
-
-    Parameters
-    ----------
-    a, b : DataArray or path
-        Of one box and pixel size.
-    mask : DataArray or path, optional
-        Multiplied with both.
-
-    Returns
-    -------
-    xarray.DataArray
-        Over ``shell`` with coordinate ``frequency`` (1/Å); attributes ``resolution_0143`` and ``resolution_05`` in Å, where the
-        curve first falls below (infinite when at once, the box's Nyquist limit when never).
-    """
-    import xarray as xr
-
-    x, y = open_volume(a), open_volume(b)
-    if x.shape != y.shape:
-        raise DataError(f"maps have different boxes: {x.shape} and {y.shape}; use maps of one refinement")
-    if len(set(x.shape)) != 1:
-        raise DataError(f"maps must be cubes, not {x.shape}")
-    pa, pb = (v.attrs.get("pixel_size") for v in (x, y))
-    if pa is None or pb is None:
-        raise DataError("a map has no pixel_size in its attrs")
-    if abs(pa - pb) > 1e-3 * pa:
-        raise DataError(f"maps have different pixel sizes: {pa:.4f} and {pb:.4f} Å")
-    xv, yv = np.asarray(x.data, float), np.asarray(y.data, float)
-    if mask is not None:
-        m = np.asarray(open_volume(mask).data, float)
-        if m.shape != xv.shape:
-            raise DataError(f"the mask has another box: {m.shape}, maps {xv.shape}")
-        xv, yv = xv * m, yv * m
-    curve = fourier_shell_correlation(xv, yv)
-    n = x.shape[-1]
-    shells = np.arange(len(curve))
-    attrs = {f"resolution_{name}": _crossing(curve, level, n * pa) for name, level in (("0143", 0.143), ("05", 0.5))}
-    return xr.DataArray(
-        curve, dims=("shell",), coords={"shell": shells, "frequency": ("shell", shells / (n * pa), {"units": "1/Å"})}, name="fsc",
-        attrs={**attrs, "pixel_size": float(pa), "box_size": n},
-    )
-
-
-def _crossing(curve: np.ndarray, level: float, extent: float) -> float:
-    """Resolution of the last shell before the curve falls below a level."""
-    below = np.nonzero(curve[1:] < level)[0]
-    last = int(below[0]) if len(below) else len(curve) - 1
-    return extent / last if last > 0 else float("inf")
 
 
 def ctf_image(particles: Any, row: int = 0, box_size: int | None = None, pixel_size: float | None = None) -> xr.DataArray:
