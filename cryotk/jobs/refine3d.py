@@ -240,6 +240,9 @@ class Refine3D(VolumeJob):
         first, second = current.model, current.half2
         if second is None:
             raise SettingsError("the last iteration has no half-sets: a finished refinement cannot be refined further")
+        if s.compat != "relion" and angular_step(current.sampling.healpix_order) < 0.75 * c.accuracy_rotation:
+            # RELION sees only at the next change of sampling that there is none to come, an iteration late
+            c = replace(c, has_fine_enough_sampling=True)
         final = is_converged(c, self._auto)
         size = first.box_size if final else self._next_size(current)
         old = current.sampling
@@ -349,10 +352,10 @@ class Refine3D(VolumeJob):
         return model, norm
 
     def _advance(self, plan: Plan, model: RefinementModel, fsc: np.ndarray, moved: tuple[float, float, float]) -> Convergence:
-        s = self.settings
-        # RELION's leader compares changes with the steps of the start
-        fine = self.iterations[0].sampling if s.compat == "relion" else plan.sampling
-        steps = angular_step(fine.healpix_order), fine.offset_step / 2
+        # as RELION's leader does, changes are small against the steps of the start: waiting for changes below the finer steps
+        # costs iterations at them and makes no better map
+        first = self.iterations[0].sampling
+        steps = angular_step(first.healpix_order_original), first.offset_step_original / 2
         c = advance_convergence(plan.convergence, 1 / model.current_resolution, moved, steps)
         at_limit = fsc[max(plan.size // 2 - 1, 0)] > 0.2
         return replace(

@@ -111,8 +111,11 @@ def coarse_local(
     n = np.diff(start)
     # every class repeats the particle's list
     parent_start = np.concatenate([[0], np.cumsum(n * len(classes))]).astype(np.int64)
-    within = np.concatenate([np.tile(np.arange(a, b), len(classes)) for a, b in zip(start[:-1], start[1:], strict=True)])
-    of_class = np.concatenate([np.repeat(classes, k) for k in n])
+    # positions (particle, class, entry of the particle's list)
+    per = np.repeat(n, len(classes))
+    first = np.cumsum(per) - per
+    within = np.repeat(np.repeat(start[:-1], len(classes)) - first, per) + np.arange(per.sum())
+    of_class = np.repeat(np.tile(classes, len(n)), per)
     parents = (of_class * s.n_orientations + orientation[within]).astype(np.int32)
     # relative to the mean over the particle's list, as the global prior is relative to its mean
     parent_prior = prior[within] + np.repeat(np.log(np.maximum(n, 1)), n * len(classes)).astype(np.float32)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cryotk.geometry import euler_to_matrix, matrix_to_euler
+from cryotk.kernels.local_search import orientations_near
 
 __all__ = ["local_orientations", "log_prior_offsets", "log_prior_orientations"]
 
@@ -114,38 +115,14 @@ def local_orientations(
     start, orientation, log_prior : (B + 1,) int64, (n,) int32, (n,) float32
         CSR list of orientation indices (direction * n_psi + psi).
     """
-    sigma_direction = max(sigmas[0], sigmas[1])
     axes = euler_to_matrix(directions[:, 0], directions[:, 1], np.zeros(len(directions)))[:, 2]
     poses_all = euler_to_matrix(poses[:, 0], poses[:, 1], poses[:, 2])[:, None] @ operators[None]
     mates = poses_all[:, :, 2]
-    n_psi = len(psi)
-    starts = [0]
-    out_o: list[np.ndarray] = []
-    out_p: list[np.ndarray] = []
-    mate_psi = None if compat == "relion" else matrix_to_euler(poses_all)[..., 2]
-    for i in range(len(poses)):
-        cosine = axes @ mates[i].T
-        best = cosine.argmax(1)
-        angle = np.degrees(np.arccos(np.clip(cosine.max(1), -1, 1)))
-        near = np.nonzero(angle < 3 * sigma_direction)[0]
-        if len(near) == 0:
-            near = np.array([int(angle.argmin())])
-            weight = np.ones(1)
-        else:
-            weight = np.exp(-0.5 * (angle[near] / sigma_direction) ** 2)
-        weight = weight / weight.sum()
-        for d, w in zip(near, weight, strict=True):
-            centre = poses[i, 2] if mate_psi is None else mate_psi[i, best[d]]
-            delta = np.abs((psi - centre + 180.0) % 360.0 - 180.0)
-            inside = np.nonzero(delta < 3 * sigmas[2])[0]
-            if len(inside) == 0:
-                inside = np.array([int(delta.argmin())])
-                pw = np.ones(1)
-            else:
-                pw = np.exp(-0.5 * (delta[inside] / sigmas[2]) ** 2)
-            out_o.append(d * n_psi + inside)
-            out_p.append(w * pw / pw.sum())
-        starts.append(starts[-1] + sum(len(o) for o in out_o[len(out_o) - len(near) :]))
-    with np.errstate(divide="ignore"):
-        prior = np.log(np.concatenate(out_p)).astype(np.float32)
-    return np.array(starts, np.int64), np.concatenate(out_o).astype(np.int32), prior
+    if compat == "relion":
+        mate_psi = np.repeat(poses[:, 2:], mates.shape[1], 1)
+    else:
+        mate_psi = matrix_to_euler(poses_all)[..., 2]
+    return orientations_near(
+        np.ascontiguousarray(axes), np.ascontiguousarray(psi, float), np.ascontiguousarray(mates),
+        np.ascontiguousarray(mate_psi, float), float(max(sigmas[0], sigmas[1])), float(sigmas[2]),
+    )
