@@ -10,7 +10,7 @@ from cryotk_widgets import FSCPlot, GuinierPlot, plots  # noqa: E402
 from cryotk_widgets.map_plots import crossing  # noqa: E402
 
 import cryotk as ctk  # noqa: E402
-from cryotk.errors import DataError, FileFormatError, MissingFileError  # noqa: E402
+from cryotk.errors import DataError, DataWarning, FileFormatError, MissingFileError  # noqa: E402
 from cryotk.maps import create_mask, open_postprocess  # noqa: E402
 
 
@@ -62,7 +62,8 @@ def test_several_jobs_and_a_refinement(shared):
     figure = FSCPlot({"masked": r / "postprocess" / "auto.star"}, bare=r / "postprocess" / "nomask.star", refinement=r / "refine3d" / "run_model.star")
     labels = [w for w in words(figure) if "·" in w]
     assert labels == ["masked · 9.1 Å", "bare · 10.8 Å", "refinement · 10.8 Å"]
-    it = ctk.open_iteration(r / "refine3d" / "run_model.star")
+    with pytest.warns(DataWarning, match="maps are not there"):
+        it = ctk.open_iteration(r / "refine3d" / "run_model.star")
     assert np.array_equal(curve(FSCPlot(it), "gold standard").dimension_values(1), it.model.gold_standard_fsc[0])
     with pytest.raises(DataError, match="no half-sets"):
         FSCPlot(r / "class3d" / "alignment" / "run_it025_model.star")

@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "gallery": ["ClassGallery"],
         "map_plots": ["FSCPlot", "GuinierPlot"],
         "slices": ["SliceView"],
+        "stack_view": ["StackView", "view_particles", "view_stack"],
         "volume": ["VolumeView", "view_volume"],
     },
     submodules=["plots"],
