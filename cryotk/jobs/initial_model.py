@@ -47,7 +47,7 @@ class InitialModelSettings(RefinementSettings):
     initial_sampling: float = Field(15.0, gt=0, le=30)
     offset_range_px: float = Field(6.0, ge=0)
     offset_step_px: float = Field(1.0, gt=0)
-    resolution_limit: float | None = Field(None, gt=0)
+    resolution_limit: float | None = Field(15.0, gt=0)
     flatten_solvent: bool = True
     zero_mask: bool = True
     do_ctf: bool = True
@@ -58,6 +58,7 @@ class InitialModelSettings(RefinementSettings):
     perturbation_factor: float = Field(0.5, ge=0, le=1)
     padding: float = Field(1.0, ge=1, le=4)
     inactivity_threshold: float = Field(0.0, ge=0, lt=1)
+    initial_sigma_offset: float = Field(10.0, gt=0)
 
     @field_validator("symmetry")
     @classmethod
@@ -132,7 +133,7 @@ class InitialModel(GradientJob):
         initial_sampling: float = 15.0,
         offset_range_px: float = 6.0,
         offset_step_px: float = 1.0,
-        resolution_limit: float | None = None,
+        resolution_limit: float | None = 15.0,
         flatten_solvent: bool = True,
         zero_mask: bool = True,
         do_ctf: bool = True,
@@ -200,6 +201,7 @@ class InitialModel(GradientJob):
             direction_distribution=_flat_directions(k, sampling), current_resolution=box * a / shell, current_size=0,
             padding=s.padding, tau2_fudge=1.0, accuracy_rotation=np.full(k, 999.0), accuracy_translation=np.full(k, 999.0),
             class_resolution=np.full(k, box * a / shell), class_completeness=np.zeros(k), norm_average=1.0,
+            sigma_offset=s.initial_sigma_offset,
         )  # fmt: skip
         return self._start_iteration(model, sampling)
 
@@ -226,6 +228,8 @@ class InitialModel(GradientJob):
         number = current.number + 1
         shell = round_int(m.box_size * m.pixel_size / m.current_resolution)
         size = next_image_size(shell, m.box_size, c.increment_size, m.average_p_max, c.has_high_fsc_at_limit)
+        if s.resolution_limit:
+            size = min(size, 2 * int(np.ceil(m.box_size * m.pixel_size / s.resolution_limit - 1e-9)))
         old = current.sampling
         sampling = replace(old, perturbation=0.0)
         if s.perturbation_factor > 0:
@@ -412,6 +416,14 @@ def _next_sampling(
     )  # fmt: skip
     if sampling.healpix_order + 1 >= LOCAL_ORDER:
         return sampling, c
+    if s.compat != "relion" and angular_step(sampling.healpix_order) <= _needed_step(s.mask_diameter, model.current_resolution):
+        # what the estimate calls accurate is noise that the map has taken in: finer angles would only fit more of it
+        return sampling, c
     settings = AutoSettings(local_order=LOCAL_ORDER, mask_diameter=s.mask_diameter, compat=s.compat)
     finer, after = finer_sampling(sampling, replace(c, iterations_without_large_changes=1), 1 / model.current_resolution, settings)
     return (_with_directions(finer) if finer.directions is None else finer), after
+
+
+def _needed_step(diameter: float, resolution: float) -> float:
+    """Angular step in degrees by which the edge of a particle moves no further than the resolution."""
+    return 360.0 / float(np.ceil(np.pi * diameter / resolution))

@@ -79,7 +79,10 @@ class GradientJob(RefinementJob):
                 now = done * n // len(batch)
             on_block(now - before)
 
-        e = run_batch(self._context(), batch, threads=self.threads, stop=self._stop, on_block=count)
+        expected = self.current.numbers.get("mean_significant", schedule.max_significant)
+        e = run_batch(
+            self._context(), batch, significant=expected, threads=self.threads, stop=self._stop, on_block=count
+        )
         self._keep_others(e)
         e.seconds["total"] = time.perf_counter() - clock
         return e

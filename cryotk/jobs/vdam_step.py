@@ -17,18 +17,69 @@ from cryotk.likelihood.posterior import BlockPosterior
 from cryotk.likelihood.sums import Sums
 from cryotk.likelihood.tables import GroupTables
 
-__all__ = ["BatchContext", "BatchExpectation", "ResidualStep", "pseudo_half", "run_batch"]
+__all__ = ["BatchContext", "BatchExpectation", "ResidualStep", "fold_half_turns", "half_turns", "pseudo_half", "run_batch"]
+
+LANE_PARTICLES = 250
+"""A pseudo half of more is worth a second lane of volumes, which inserts all its orientations again."""
+SLOT_BYTES = 400_000_000
+"""Slices and rows of a block's orientations."""
 
 
 class ResidualStep(ExpectationStep):
     """An expectation step that inserts what the model does not explain: images minus their predictions."""
 
-    def _insert(self, sums: Sums, tables: GroupTables, post: BlockPosterior, slot_used: np.ndarray, rows: np.ndarray,
-                row_weights: np.ndarray) -> None:
+    def _insert(self, sums: Sums, tables: GroupTables, post: BlockPosterior, slot_used: Any, rows: Any, row_weights: Any) -> None:
         # sum w C s (X - s C V) / sigma2 is the data minus V times its weight, one subtraction per orientation
         slices = post.slices if len(slot_used) == len(post.slices) else post.slices[slot_used]
         rows -= row_weights[:, :, None, :] * slices
+        n_psi = self.sampling.n_psi
+        if self.is_3d and post.slot_matrices is None and n_psi % 2 == 0:
+            there, keys = self.backend.to_device, self.backend.to_host(slot_used)
+            if post.slot_class is not None and post.slot_orientation is not None:
+                keys = post.slot_class[keys].astype(np.int64) * self.sampling.n_orientations + post.slot_orientation[keys]
+            upper, partner, left = half_turns(keys, n_psi)
+            fold_half_turns(rows, row_weights, there(upper), there(partner))
+            left = there(left)
+            slot_used, rows, row_weights = slot_used[left], rows[left], row_weights[left]
         super()._insert(sums, tables, post, slot_used, rows, row_weights)
+
+
+def half_turns(keys: np.ndarray, n_psi: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Orientations that another one of the list equals but for a turn of 180 degrees in the plane.
+
+    Parameters
+    ----------
+    keys : (n,) int
+        Orientations, psi fastest, ascending.
+    n_psi : int
+        Even.
+
+    Returns
+    -------
+    upper, partner, left : int arrays
+        Positions with a partner, their partners, and all but the first.
+    """
+    half = n_psi // 2
+    upper = np.nonzero(keys % n_psi >= half)[0]
+    partner = np.searchsorted(keys, keys[upper] - half)
+    there = keys[partner] == keys[upper] - half
+    left = np.ones(len(keys), bool)
+    left[upper[there]] = False
+    return upper[there], partner[there], np.nonzero(left)[0]
+
+
+def fold_half_turns(rows: Any, row_weights: Any, upper: Any, partner: Any) -> None:
+    """Add rows of psi + 180 to those of psi, conjugated: the same points of the transform, inserted once.
+
+    Parameters
+    ----------
+    rows, row_weights : (n, C, 2, P), (n, C, P) float32, IN and OUT
+    upper, partner : (m,) int
+        See :func:`half_turns`.
+    """
+    rows[partner, :, 0] += rows[upper, :, 0]
+    rows[partner, :, 1] -= rows[upper, :, 1]
+    row_weights[partner] += row_weights[upper]
 
 
 @dataclass
@@ -57,15 +108,34 @@ def pseudo_half(micrograph_order: np.ndarray) -> np.ndarray:
     return half
 
 
-def _cut(context: StepContext, batch: np.ndarray) -> list[np.ndarray]:
-    """Blocks of one optics group and one pseudo half."""
+def _cut(context: StepContext, batch: np.ndarray, significant: float) -> list[list[list[np.ndarray]]]:
+    """Blocks of one optics group, in lanes, of each pseudo half; depends on nothing but batch and model.
+
+    What a block costs apart from its particles (slices, insertion) is paid once per block: a lane of volumes is one
+    block as long as the orientations its particles share fit into memory.
+    """
     group, half = context.data.group_of_particle(), pseudo_half(context.data.micrograph_order)
-    per = block_size(len(batch), int(0.4 * context.size * context.size) + 1)
+    backend, pixels = context.backend, int(0.4 * context.size * context.size) + 1
+    most = block_size(4 * len(batch), pixels, backend)
+    if context.model.is_3d:
+        s = context.sampling
+        slots = max(1, SLOT_BYTES // (s.n_children * 5 * pixels * 4))
+        if slots < s.n_orientations * context.model.n_classes:
+            most = min(most, max(8, int(slots / max(significant, 1.0))))
     out = []
     for h in range(2):
+        rows = batch[half[batch] == h]
+        lanes_wanted = MAX_LANES_2D // 2
+        if context.model.is_3d:
+            lanes_wanted = int(np.clip(-(-len(rows) // LANE_PARTICLES), 1, MAX_LANES_3D // 2))
+        if backend.lanes:
+            lanes_wanted = max(1, min(lanes_wanted, backend.lanes // 2))
+        per = max(1, min(most, -(-len(rows) // lanes_wanted)))
+        blocks = []
         for g in range(len(context.data.optics)):
-            rows = batch[(group[batch] == g) & (half[batch] == h)]
-            out += [rows[i : i + per] for i in range(0, len(rows), per)]
+            some = rows[group[rows] == g]
+            blocks += [some[i : i + per] for i in range(0, len(some), per)]
+        out.append([[blocks[i] for i in lane] for lane in cut_lanes(len(blocks), lanes_wanted)] if blocks else [])
     return out
 
 
@@ -73,6 +143,7 @@ def run_batch(
     context: StepContext,
     batch: np.ndarray,
     *,
+    significant: float = 1.0,
     threads: int | None = None,
     stop: threading.Event | None = None,
     on_block: Callable[[int], None] | None = None,
@@ -85,18 +156,14 @@ def run_batch(
         A :class:`BatchContext` for gradients.
     batch : (B,) int
         Rows, ascending.
+    significant : float
+        Coarse samples per particle to expect, which bounds the size of blocks.
     threads, stop, on_block
         As for ``run_expectation``.
     """
-    half = pseudo_half(context.data.micrograph_order)
-    blocks = _cut(context, batch)
-    most = MAX_LANES_3D if context.model.is_3d else MAX_LANES_2D
-    lanes, of_half = [], []
-    for h in range(2):
-        mine = [b for b in blocks if half[b[0]] == h]
-        for lane in cut_lanes(len(mine), max(1, most // 2)) if mine else []:
-            lanes.append([mine[i] for i in lane])
-            of_half.append(h)
+    by_half = _cut(context, batch, significant)
+    lanes = [lane for part in by_half for lane in part]
+    of_half = [h for h, part in enumerate(by_half) for _ in part]
     parts = run_lanes(run_lane, context, lanes, threads=threads, stop=stop, on_block=on_block)
     n_scales = len(context.data.group_names)
     halves = tuple(
