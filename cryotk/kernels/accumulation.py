@@ -9,14 +9,15 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from cryotk.kernels._ragged import gather_ramps, is_dense, used_offsets
+from cryotk.kernels.shift_grid import LANES, pays, shift_sums
 
 _jit = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
 
 
 def accumulate_numpy(data, data_weight, masked, model_ctf, image_start, slices, ramps, parent_start, parent_slot, parent_class,
                      parent_direction, offset_start, offsets, n_over, weights, shells, signal_shell, offset_xy, old_offset,
-                     prior_offset, rows, row_weights, noise, per_image, per_particle, class_sum, class_offset, direction_sum):
+                     prior_offset, rows, row_weights, noise, per_image, per_particle, class_sum, class_offset, direction_sum,
+                     grid=None):
     """Add what the posterior of a block of images contributes to the maximisation; the plain definition.
 
     Parameters
@@ -123,34 +124,44 @@ def _add_power(out, factor, ar, ai):
 
 
 @_jit
-def _ramp_sums(weights, offset_start, offsets, column, used_ramps, low, high, n_children, n_over):
-    """``sum_t w E_t`` of every child of some parents as one matrix product: (parents * children, 2 P)."""
-    matrix = np.zeros(((high - low) * n_children, used_ramps.shape[0]), np.float32)
+def _ramp_sums(weights, offset_start, offsets, low, high, n_children, n_over, grid, cells, table, out):
+    """``sum_t w E_t`` of every child of some parents, without the ramp of the grid's centre: (LANES, 2 P)."""
+    cells[:] = np.float32(0.0)
     row = 0
     for a in range(low, high):
         position = offset_start[a] * n_children * n_over
         for _c in range(n_children):
             for j in range(offset_start[a], offset_start[a + 1]):
-                at = column[offsets[j]] * n_over
                 for q in range(n_over):
-                    matrix[row, at + q] = weights[position]
+                    cells[grid.cell[offsets[j] * n_over + q], row] += weights[position]
                     position += 1
             row += 1
-    return np.dot(matrix, used_ramps)
+    shift_sums(table, grid, out)
+
+
+@_jit
+def _n_positive(weights, first, last):
+    n = 0
+    for s in range(first, last):
+        n += weights[s] > 0.0
+    return n
 
 
 @_jit
 def accumulate(data, data_weight, masked, model_ctf, image_start, slices, ramps, parent_start, parent_slot, parent_class,
                parent_direction, offset_start, offsets, n_over, weights, shells, signal_shell, offset_xy, old_offset,
-               prior_offset, rows, row_weights, noise, per_image, per_particle, class_sum, class_offset, direction_sum):
-    """Numba twin of :func:`accumulate_numpy`: single samples, or a matrix product where most have weight."""
+               prior_offset, rows, row_weights, noise, per_image, per_particle, class_sum, class_offset, direction_sum,
+               grid=None):
+    """Numba twin of :func:`accumulate_numpy`: single samples, or tables of all shifts where many have weight."""
     n_particles, _, n_pixels = data.shape
     n_children = slices.shape[1]
     ramp_sum = np.empty((2, n_pixels), np.float32)
-    n_coarse = ramps.shape[0] // n_over
-    column = np.empty(n_coarse, np.int64)
     marginal = np.zeros(ramps.shape[0], np.float64)
-    no_table = np.empty((1, 2 * n_pixels), np.float32)
+    if grid is not None:
+        sums = np.empty((LANES, 2 * n_pixels), np.float32)
+        table = np.empty((2, grid.cos_y.shape[1], 2, grid.cos_x.shape[1], LANES), np.float32)
+        cells = table.reshape(grid.cos_y.shape[1] * grid.cos_x.shape[1] * 4, LANES)
+        centred = np.empty((2, n_pixels), np.float32)
     mean_slice = np.zeros((2, n_pixels), np.float32)
     mean_power = np.zeros(n_pixels, np.float32)
     for i in range(n_particles):
@@ -158,10 +169,15 @@ def accumulate(data, data_weight, masked, model_ctf, image_start, slices, ramps,
         squares = 0.0
         a = parent_start[i]
         begin, end = parent_start[i], parent_start[i + 1]
-        n_used = used_offsets(offset_start, offsets, begin, end, n_coarse, column)
-        dense = is_dense(end - begin, offset_start[end] - offset_start[begin], n_used, n_children)
-        used_ramps = gather_ramps(ramps, column, n_coarse, n_over, n_used) if dense else no_table
-        table = no_table
+        dense = False
+        if grid is not None:
+            per_offset = n_children * n_over
+            used = _n_positive(weights, offset_start[begin] * per_offset, offset_start[end] * per_offset)
+            dense = pays(end - begin, n_children, used)
+            for p in range(n_pixels):
+                er, ei = grid.centre[0, p], grid.centre[1, p]
+                centred[0, p] = data[i, 0, p] * er - data[i, 1, p] * ei
+                centred[1, p] = data[i, 0, p] * ei + data[i, 1, p] * er
         table_low, table_high = begin, begin
         while a < parent_start[i + 1]:
             k = parent_class[a]
@@ -174,11 +190,10 @@ def accumulate(data, data_weight, masked, model_ctf, image_start, slices, ramps,
                 position = first * n_children * n_over
                 slot = parent_slot[a]
                 parent_total = 0.0
-                if dense and a >= table_high:
-                    table_low, table_high = a, min(end, a + max(1, 512 // n_children))
-                    table = _ramp_sums(
-                        weights, offset_start, offsets, column, used_ramps, table_low, table_high, n_children, n_over
-                    )
+                if grid is not None:
+                    if dense and a >= table_high:
+                        table_low, table_high = a, min(end, a + LANES // n_children)
+                        _ramp_sums(weights, offset_start, offsets, table_low, table_high, n_children, n_over, grid, cells, table, sums)
                 for c in range(n_children):
                     sum_w = np.float32(0.0)
                     for j in range(first, last):
@@ -208,15 +223,17 @@ def accumulate(data, data_weight, masked, model_ctf, image_start, slices, ramps,
                         fr = rows[slot, c, 0]
                         fi = rows[slot, c, 1]
                         fw = row_weights[slot, c]
-                        if dense:
-                            row = (a - table_low) * n_children + c
-                            sr = table[row, :n_pixels]
-                            si = table[row, n_pixels:]
-                        else:
-                            sr = ramp_sum[0]
-                            si = ramp_sum[1]
+                        sr = ramp_sum[0]
+                        si = ramp_sum[1]
                         ur = data[i, 0]
                         ui = data[i, 1]
+                        if grid is not None:
+                            if dense:
+                                row = (a - table_low) * n_children + c
+                                sr = sums[row, :n_pixels]
+                                si = sums[row, n_pixels:]
+                                ur = centred[0]
+                                ui = centred[1]
                         cw = data_weight[i]
                         mr = mean_slice[0]
                         mi = mean_slice[1]
@@ -228,6 +245,13 @@ def accumulate(data, data_weight, masked, model_ctf, image_start, slices, ramps,
                 direction_sum[k, parent_direction[a]] += parent_total
                 a += 1
             if class_total > 0.0:
+                if grid is not None:
+                    if dense:
+                        for p in range(n_pixels):
+                            er, ei = grid.centre[0, p], grid.centre[1, p]
+                            re, im = mean_slice[0, p], mean_slice[1, p]
+                            mean_slice[0, p] = re * er + im * ei
+                            mean_slice[1, p] = im * er - re * ei
                 class_sum[k] += class_total
                 for shift in range(marginal.shape[0]):
                     w = marginal[shift]

@@ -193,7 +193,7 @@ def _runs(xp, keys, n):
 def accumulate_cuda(gpu, data, data_weight, masked, model_ctf, image_start, slices, ramps, parent_start, parent_slot,
                     parent_class, parent_direction, offset_start, offsets, n_over, weights, shells, signal_shell, offset_xy,
                     old_offset, prior_offset, rows, row_weights, noise, per_image, per_particle, class_sum, class_offset,
-                    direction_sum):
+                    direction_sum, grid=None):
     """CUDA twin; the arguments are those of :func:`cryotk.kernels.accumulation.accumulate_numpy`."""
     xp, i4, i8 = gpu.xp, np.int32, np.int64
     n_particles, n_parents, n_images = len(data), len(parent_slot), len(masked)

@@ -11,13 +11,14 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from cryotk.kernels._ragged import conjugate_product, gather_ramps, is_dense, used_offsets, weighted_power
+from cryotk.kernels._ragged import conjugate_product, weighted_power
+from cryotk.kernels.shift_grid import LANES, pays, shift_scores
 
 _jit = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
 
 
 def ragged_scores_numpy(images, self_weights, slices, ramps, parent_start, parent_slot, parent_prior, parent_class,
-                        offset_start, offsets, n_over, log_prior_offset, out):
+                        offset_start, offsets, n_over, log_prior_offset, out, grid=None):
     """Log weights of the fine samples of a block of images; the plain definition.
 
     Parameters
@@ -36,6 +37,8 @@ def ragged_scores_numpy(images, self_weights, slices, ramps, parent_start, paren
         Kt = 1, or one row per class.
     out : (m * C * Q,) float32, OUT
         In the order (image, parent, child, offset, child offset).
+    grid : ShiftGrid, optional
+        The same shifts as tables per axis, for the CPU twin's many shifts at once; the others do without.
     """
     y = images[:, 0].astype(complex) + 1j * images[:, 1]
     e = ramps[:, 0].astype(complex) + 1j * ramps[:, 1]
@@ -55,55 +58,69 @@ def ragged_scores_numpy(images, self_weights, slices, ramps, parent_start, paren
 
 
 @_jit
+def _many_shifts(i, yr, yi, w, slices, begin, end, parent_slot, parent_prior, parent_class, offset_start, offsets, n_over,
+                 log_prior_offset, out, grid):
+    """Scores of one image from tables of all shifts, LANES fine orientations at a time."""
+    n_pixels = yr.shape[0]
+    n_children = slices.shape[1]
+    per_class = log_prior_offset.shape[1] > 1
+    half = np.float32(0.5)
+    centred = np.empty((2, n_pixels), np.float32)
+    for p in range(n_pixels):
+        centred[0, p] = yr[p] * grid.centre[0, p] - yi[p] * grid.centre[1, p]
+        centred[1, p] = yr[p] * grid.centre[1, p] + yi[p] * grid.centre[0, p]
+    n_a, n_b = grid.cos_x.shape[1], grid.cos_y.shape[1]
+    products = np.zeros((LANES, 2 * n_pixels), np.float32)
+    self_terms = np.empty(LANES, np.float32)
+    table = np.empty((2, n_b, 2, n_a, LANES), np.float32)
+    cells = table.reshape(4 * n_a * n_b, LANES)
+    per = LANES // n_children
+    for low in range(begin, end, per):
+        high = min(end, low + per)
+        row = 0
+        for a in range(low, high):
+            for c in range(n_children):
+                vr = slices[parent_slot[a], c, 0]
+                vi = slices[parent_slot[a], c, 1]
+                conjugate_product(products[row, :n_pixels], products[row, n_pixels:], vr, vi, centred[0], centred[1])
+                self_terms[row] = half * weighted_power(w, vr, vi)
+                row += 1
+        shift_scores(products, grid, table)
+        row = 0
+        for a in range(low, high):
+            position = offset_start[a] * n_children * n_over
+            k = parent_class[a] if per_class else 0
+            for c in range(n_children):
+                base = parent_prior[a] - self_terms[row]
+                for j in range(offset_start[a], offset_start[a + 1]):
+                    t = offsets[j]
+                    prior = base + log_prior_offset[i, k, t]
+                    for q in range(n_over):
+                        out[position] = cells[grid.cell[t * n_over + q], row] + prior
+                        position += 1
+                row += 1
+
+
+@_jit
 def ragged_scores(images, self_weights, slices, ramps, parent_start, parent_slot, parent_prior, parent_class,
-                  offset_start, offsets, n_over, log_prior_offset, out):
-    """Numba twin of :func:`ragged_scores_numpy`: one dot product per sample, or a matrix product where most are wanted."""
+                  offset_start, offsets, n_over, log_prior_offset, out, grid=None):
+    """Numba twin of :func:`ragged_scores_numpy`: one dot product per sample, or tables of all shifts where most are wanted."""
     n_images, _, n_pixels = images.shape
     n_children = slices.shape[1]
     per_class = log_prior_offset.shape[1] > 1
     product = np.empty((2, n_pixels), np.float32)
     zero = np.float32(0.0)
     half = np.float32(0.5)
-    n_coarse = ramps.shape[0] // n_over
-    column = np.empty(n_coarse, np.int64)
     for i in range(n_images):
         yr = images[i, 0]
         yi = images[i, 1]
         w = self_weights[i]
-        begin, end = parent_start[i], parent_start[i + 1]
-        n_used = used_offsets(offset_start, offsets, begin, end, n_coarse, column)
-        if is_dense(end - begin, offset_start[end] - offset_start[begin], n_used, n_children):
-            used_ramps = gather_ramps(ramps, column, n_coarse, n_over, n_used)
-            per = max(1, 512 // n_children)
-            products = np.empty((per * n_children, 2 * n_pixels), np.float32)
-            self_terms = np.empty(per * n_children, np.float32)
-            for low in range(begin, end, per):
-                high = min(end, low + per)
-                row = 0
-                for a in range(low, high):
-                    for c in range(n_children):
-                        vr = slices[parent_slot[a], c, 0]
-                        vi = slices[parent_slot[a], c, 1]
-                        target_r = products[row, :n_pixels]
-                        target_i = products[row, n_pixels:]
-                        conjugate_product(target_r, target_i, vr, vi, yr, yi)
-                        self_terms[row] = half * weighted_power(w, vr, vi)
-                        row += 1
-                table = np.dot(products[:row], used_ramps.T)
-                row = 0
-                for a in range(low, high):
-                    position = offset_start[a] * n_children * n_over
-                    k = parent_class[a] if per_class else 0
-                    for c in range(n_children):
-                        base = parent_prior[a] - self_terms[row]
-                        for j in range(offset_start[a], offset_start[a + 1]):
-                            prior = base + log_prior_offset[i, k, offsets[j]]
-                            at = column[offsets[j]] * n_over
-                            for q in range(n_over):
-                                out[position] = table[row, at + q] + prior
-                                position += 1
-                        row += 1
-            continue
+        if grid is not None:
+            begin, end = parent_start[i], parent_start[i + 1]
+            if pays(end - begin, n_children, (offset_start[end] - offset_start[begin]) * n_children * n_over):
+                _many_shifts(i, yr, yi, w, slices, begin, end, parent_slot, parent_prior, parent_class, offset_start, offsets,
+                             n_over, log_prior_offset, out, grid)
+                continue
         for a in range(parent_start[i], parent_start[i + 1]):
             first, last = offset_start[a], offset_start[a + 1]
             position = first * n_children * n_over
@@ -223,7 +240,7 @@ extern "C" __global__ void ragged_scores(
 
 
 def ragged_scores_cuda(gpu, images, self_weights, slices, ramps, parent_start, parent_slot, parent_prior, parent_class,
-                       offset_start, offsets, n_over, log_prior_offset, out):
+                       offset_start, offsets, n_over, log_prior_offset, out, grid=None):
     """CUDA twin of :func:`ragged_scores_numpy`."""
     n_parents = len(parent_slot)
     gpu.launch(

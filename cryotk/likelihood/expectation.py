@@ -157,6 +157,7 @@ class ExpectationStep:
             s.n_offset_children,
             log_prior_t,
             scores,
+            tables.fine_grid,
         )
         clock = self._lap("fine", clock)
         self._finish(block, post, scores, log_prior_t)
@@ -339,6 +340,7 @@ class ExpectationStep:
             per_image,
             per_particle,
             *of_class,
+            tables.fine_grid,
         )
         # nothing is added to the sums before all that can run out of memory is done
         noise, per_image, per_particle = (backend.to_host(v) for v in (noise, per_image, per_particle))

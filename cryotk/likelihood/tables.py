@@ -9,6 +9,7 @@ import numpy as np
 
 from cryotk.data.refinement import RefinementModel
 from cryotk.kernels.backends import Backend
+from cryotk.kernels.shift_grid import ShiftGrid, make_shift_grid
 from cryotk.likelihood.prepare import ImagePreparation
 from cryotk.likelihood.references import CoarseSlices, SliceMaker
 from cryotk.likelihood.sampling import Sampling
@@ -46,6 +47,8 @@ class GroupTables:
     """Fine slices of all classes and orientations, or None when each block makes its own."""
     coarse_ramps: Any
     fine_ramps: Any
+    fine_grid: ShiftGrid | None
+    """The fine shifts as tables per axis, for kernels of the CPU."""
     model_shell: np.ndarray
 
     @property
@@ -74,14 +77,17 @@ def make_group_tables(
             coarse = CoarseSlices(maker, s, pixels)
             fine = _fine_slices(maker, s)
         coarse_ramps = lattice.ramps(s.coarse_offsets / a)[:, :, pixels]
-        fine_ramps = lattice.ramps(s.fine_offsets / a)
+        fine_shifts = s.fine_offsets / a
+        fine_ramps = lattice.ramps(fine_shifts)
     else:
-        coarse_ramps = fine_ramps = lattice.ramps(np.zeros((1, 2)))
+        fine_shifts = np.zeros((1, 2))
+        coarse_ramps = fine_ramps = lattice.ramps(fine_shifts)
+    fine_grid = None if backend.on_device else make_shift_grid(lattice.kx, lattice.ky, fine_shifts, lattice.box)
     rho = (prepare.optics.box_size * a) / (m.box_size * m.pixel_size)
     n_image = prepare.optics.box_size // 2 + 1
     shell = np.floor(np.arange(n_image) / rho + 0.5).astype(int)
     ramps = backend.to_device(coarse_ramps), backend.to_device(fine_ramps)
-    return GroupTables(prepare, maker, pixels, backend.to_device(pixels), coarse, fine, *ramps, shell)
+    return GroupTables(prepare, maker, pixels, backend.to_device(pixels), coarse, fine, *ramps, fine_grid, shell)
 
 
 def _fine_slices(maker: SliceMaker, sampling: Sampling) -> Any:
