@@ -189,7 +189,7 @@ class _Measured:
         sums = cross_sums(self.f1, self.f2)
         unmasked = curves.fsc_from_sums(sums)
         self._judge(sums, unmasked, n, a, notes)
-        found = {"corrected": unmasked, "unmasked": unmasked}
+        found = {"corrected": unmasked, "unmasked": unmasked.copy()}
         total = self.f1 + self.f2
         if self.mask is not None and self.masked_sums is not None:
             masked = curves.fsc_from_sums(self.masked_sums)
@@ -206,8 +206,8 @@ class _Measured:
             for c in (masked, randomised):
                 c[0] = 1.0 if c[0] <= 0 else c[0]
             found.update(corrected=curves.correct_for_mask(masked, randomised, shell), masked=masked, randomised=randomised)
-        if unmasked[0] <= 0:
-            unmasked[0] = 1.0
+        for c in (found["corrected"], found["unmasked"]):
+            c[0] = 1.0 if c[0] <= 0 else c[0]
         del self.f1, self.f2
         self._total = total
         return {k: found[k] for k in ("corrected", "unmasked", "masked", "randomised") if k in found}

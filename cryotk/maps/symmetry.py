@@ -14,7 +14,7 @@ from cryotk.geometry import matrix_to_euler, symmetry_operators
 from cryotk.kernels import rotate_volume as kernels
 from cryotk.maps.handling import rescale, shift_to_center_of_mass
 from cryotk.maps.inputs import map_of, open_map, require_cube, values_of
-from cryotk.maps.report import plot_with, table_html, table_text
+from cryotk.maps.report import table_html, table_text
 from cryotk.maps.transform import each_slab, is_numpy, namespace
 
 if TYPE_CHECKING:
@@ -99,8 +99,8 @@ class AlignedMap:
         return path
 
     def plot(self, **kwargs: Any) -> Any:
-        """Central slices (needs the lab extra)."""
-        return plot_with("volume_slices", self.volume, **kwargs)
+        """Show the map in a widget (needs the lab extra)."""
+        return self.volume.cryo.view(**kwargs)
 
     def _rows(self) -> dict[str, str]:
         return {
