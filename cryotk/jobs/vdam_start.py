@@ -8,6 +8,7 @@ from cryotk.fourier import lowpass
 from cryotk.jobs.particle_set import ParticleSet
 from cryotk.jobs.start import initial_averages, initial_resolution_shell
 from cryotk.likelihood.prepare import particle_mask
+from cryotk.projection.symmetry_search import SymmetryAxes, place_on_axes
 
 __all__ = ["blobs", "random_references"]
 
@@ -75,5 +76,12 @@ def random_references(
     )
     resolution = box * pixel_size / initial_resolution_shell(box)
     mask = particle_mask(box, mask_diameter / (2 * pixel_size), dims=averages.ndim - 1)
-    out = [lowpass(blobs(a, mask_diameter / pixel_size, rng), pixel_size, resolution) * mask for a in averages]
+    out = []
+    for average in averages:
+        start = blobs(average, mask_diameter / pixel_size, rng)
+        if symmetry is not None and symmetry != "C1":
+            # blobs know no symmetry, and what is not symmetric would only fade slowly
+            start = place_on_axes(start, SymmetryAxes(symmetry, np.eye(3), np.zeros(3), 1.0))
+            start *= average.std() / max(start.std(), 1e-30)
+        out.append(lowpass(start, pixel_size, resolution) * mask)
     return np.array(out)
