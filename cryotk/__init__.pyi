@@ -25,6 +25,7 @@ from .errors import CryotkWarning as CryotkWarning
 from .io.relion_refinement import open_iteration as open_iteration
 from .jobs import Class2D as Class2D
 from .jobs import Class3D as Class3D
+from .jobs import InitialModel as InitialModel
 from .jobs import Refine3D as Refine3D
 from .maps import align_symmetry as align_symmetry
 from .maps import apply_b_factor as apply_b_factor
