@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "export": ["export_html"],
         "gallery": ["ClassGallery"],
         "map_plots": ["FSCPlot", "GuinierPlot"],
+        "mask_designer": ["MaskDesigner"],
         "slices": ["SliceView"],
         "stack_view": ["StackView", "view_particles", "view_stack"],
         "volume": ["VolumeView", "view_volume"],

@@ -54,6 +54,12 @@ function createSurface(view, { name, camera, turn, reset, extra }) {
     const start = performance.now(), half = 0.5 * what.extent / (what.zoom || 1);
     context.clearRect(0, 0, W, H);
     const drawn = drawMap(context, [0, 0, W, H], map, { ...what, half, fine }, scale / ratio);
+    if (drawn && what.over) {
+      // a second surface around the first, as if of glass
+      context.globalAlpha = what.over.alpha;
+      drawMap(context, [0, 0, W, H], what.over.map, { ...what, half, fine, tinted: false, level: what.over.level, colour: what.over.colour }, scale / ratio);
+      context.globalAlpha = 1;
+    }
     if (!drawn) {
       context.fillStyle = rgb(what.ink);
       context.font = `${13 * ratio}px system-ui, sans-serif`;
