@@ -1,7 +1,7 @@
-"""Pages and pictures of every view, from embedded data: ``python docs/gallery/make.py [--real PROJECT]``.
+"""Pages and pictures of every view, from embedded data: ``python docs/gallery/make.py``.
 
 Writes ``docs/gallery/*.html`` (open them: they answer without a kernel) and screenshots in light and dark to ``docs/figures``.
-Needs a Chromium and playwright. ``--real`` names the RELION project with real beta-galactosidase particles.
+Needs a Chromium and playwright. The picture of real particles comes from ``benchmarks/real_betagal.py``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 from cryotk_widgets import ClassGallery
-from cryotk_widgets.pictures import contact_sheet
 
 import cryotk as ctk
 
@@ -86,34 +85,7 @@ def shoot(stories: dict[str, tuple[Any, str]]) -> None:
         browser.close()
 
 
-def real(project: Path) -> None:
-    """Classes of real particles with the right CTFs (above) and with those of a failed fit (below)."""
-    from PIL import Image
-
-    right = ctk.open_particles(project / "derived" / "particles_ctf_fixed.star")
-    table = ctk.open_particles(project / "Extract" / "job009" / "particles.star", images=False)
-    row = {name: i for i, name in enumerate(table.image_name.values)}
-    same = [row[name] for name in right.image_name.values]
-    wrong = right.copy()
-    for name in ("defocus_u", "defocus_v", "defocus_angle"):
-        wrong[name] = ("particle", table[name].values[same], right[name].attrs)
-    sheets = []
-    for particles in (right, wrong):
-        job = ctk.Class2D(particles, n_classes=10, mask_diameter=200, n_iterations=25, seed=1)
-        job.run(progress=False)
-        m = job.current.model
-        sheets.append(contact_sheet(m.references, m.class_distribution, m.class_resolution, 112, columns=5))
-    both = Image.new("RGB", (sheets[0].width, 2 * sheets[0].height + 12), (250, 250, 250))
-    for i, sheet in enumerate(sheets):
-        both.paste(sheet, (0, i * (sheet.height + 12)))
-    both.save(FIGURES / "gallery_betagal.png", optimize=True)
-
-
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--real", type=Path)
-    arguments = parser.parse_args()
+    argparse.ArgumentParser(description=__doc__).parse_args()
     FIGURES.mkdir(exist_ok=True)
     shoot(gallery_stories())
-    if arguments.real:
-        real(arguments.real)
