@@ -64,7 +64,7 @@ def read_iteration(path: str | Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``number``, ``model``, ``sampling`` (None without file), ``convergence`` (None without optimiser file) as dicts of
+        ``number``, ``model``, ``half2`` (the second half-set's model, or None), ``sampling`` (None without file), ``convergence`` (None without optimiser file) as dicts of
         the dataclasses' fields; ``assignments`` (name -> array), ``units``, ``optimiser`` (label -> value), ``files``
         (what -> path), ``missing`` (names of maps that are not there: these are zeros).
 
@@ -104,10 +104,16 @@ def read_iteration(path: str | Path) -> dict[str, Any]:
     assignments = read_assignments(files["data"], pixel_size) if "data" in files else {}
     weights = assignments.get("group_number"), assignments.get("optics_group")
     model, missing = read_model(model_path, model_blocks, *weights)
+    half2 = None
+    second = find_near(str(optimiser.get("rlnModelStarFile2", "")), folder) if optimiser is not None else None
+    if second is not None and second != model_path:
+        half2, missing2 = read_model(second, read_star(second), *weights)
+        missing = missing + missing2
     old = "rlnSigmaOffsetsAngst" not in model_blocks["model_general"]
     return {
         "number": _iteration_number(optimiser, stem),
         "model": model,
+        "half2": half2,
         "sampling": read_sampling(files["sampling"], pixel_size if old else 1.0) if "sampling" in files else None,
         "convergence": None if optimiser is None else _convergence(optimiser, pixel_size if old else 1.0),
         "assignments": assignments,

@@ -15,7 +15,8 @@ __all__ = ["open_iteration", "open_sampling"]
 def open_iteration(path: str | Path) -> Iteration:
     """Open an iteration of RELION (1.4 to 5) from its optimiser or model file.
 
-    Class2D, Class3D, InitialModel and Refine3D; of two half sets the first one's model. Images are not read, only maps.
+    Class2D, Class3D, InitialModel and Refine3D; of two half-sets the second one's model is ``half2``. Images are not read, only
+    maps.
 
     Parameters
     ----------
@@ -65,9 +66,11 @@ def open_iteration(path: str | Path) -> Iteration:
     numbers = _numbers(model, convergence if parts["convergence"] is not None else None)
     if "n_significant" in assignments and assignments.sizes["particle"]:
         numbers["mean_significant"] = float(assignments["n_significant"].mean())
+    half2 = None if parts["half2"] is None else RefinementModel(**parts["half2"])
     return Iteration(
-        parts["number"], model, sampling, convergence, assignments, numbers, str(path), None, optimiser=parts["optimiser"]
-    )
+        parts["number"], model, sampling, convergence, assignments, numbers, str(path), None, optimiser=parts["optimiser"],
+        half2=half2,
+    )  # fmt: skip
 
 
 def _numbers(model: RefinementModel, convergence: Convergence | None) -> dict[str, float]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from cryotk.data.refinement import Iteration
+from cryotk.data.refinement import Iteration, RefinementModel
 from cryotk.errors import SettingsError
 from cryotk.io.mrc import write_mrc
 from cryotk.io.particle_tables import particle_blocks
@@ -114,16 +114,14 @@ def write_iteration(
     m = iteration.model
     stem = f"{root}_it{iteration.number:03d}" if iteration.number >= 0 else root
     inside = _inside(folder, project_dir)
-    if m.is_3d:
-        maps = [f"{stem}_class{i + 1:03d}.mrc" for i in range(m.n_classes)]
-        for name, map_ in zip(maps, m.references, strict=True):
-            write_mrc(folder / name, map_, m.pixel_size)
-        names = [inside + name for name in maps]
-    else:
-        names = [f"{i + 1:0{8 if version == '5' else 6}d}@{inside}{stem}_classes.mrcs" for i in range(m.n_classes)]
-        write_mrc(folder / f"{stem}_classes.mrcs", m.references, m.pixel_size, is_stack=True)
     data = _data_blocks(iteration, iteration.particles if particles is None else particles)
-    write_star(folder / f"{stem}_model.star", _model_blocks(iteration, names, version, data), tag)
+    models = {"": m} if iteration.half2 is None else {"_half1": m, "_half2": iteration.half2}
+    for half, model in models.items():
+        names = _write_maps(folder, stem + half, model, inside, version)
+        write_star(folder / f"{stem}{half}_model.star", _model_blocks(model, names, version, data), tag)
+    if iteration.half_maps is not None:
+        for half, half_map in zip(("half1", "half2"), iteration.half_maps, strict=True):
+            write_mrc(folder / f"{stem}_{half}_class001_unfil.mrc", half_map, m.pixel_size)
     if data:
         for block in data.values():
             block.version = tag
@@ -136,6 +134,17 @@ def write_iteration(
     header = f"# RELION optimiser; version {relion}\n# {command} \n" if command else f"# RELION optimiser; version {relion}; by cryotk\n"
     write_star(path, {"optimiser_general": StarBlock("optimiser_general", entries, is_loop=False)}, tag, header)
     return path
+
+
+def _write_maps(folder: Path, stem: str, m: RefinementModel, inside: str, version: str) -> list[str]:
+    """Write a model's maps or averages and return the names that a model file gives them."""
+    if m.is_3d:
+        maps = [f"{stem}_class{i + 1:03d}.mrc" for i in range(m.n_classes)]
+        for name, map_ in zip(maps, m.references, strict=True):
+            write_mrc(folder / name, map_, m.pixel_size)
+        return [inside + name for name in maps]
+    write_mrc(folder / f"{stem}_classes.mrcs", m.references, m.pixel_size, is_stack=True)
+    return [f"{i + 1:0{8 if version == '5' else 6}d}@{inside}{stem}_classes.mrcs" for i in range(m.n_classes)]
 
 
 def _inside(folder: Path, project_dir: str | os.PathLike[str] | None) -> str:
@@ -170,6 +179,9 @@ def optimiser_entries(iteration: Iteration, settings: dict[str, Any], inside: st
         "rlnIncrementImageSize": c.increment_size,
         "rlnHasConverged": c.has_converged,
     }
+    if iteration.half2 is not None:
+        facts["rlnModelStarFile"] = f"{inside}{stem}_half1_model.star"
+        facts["rlnModelStarFile2"] = f"{inside}{stem}_half2_model.star"
     if "rlnTau2FudgeArg" not in settings and "rlnTau2FudgeArg" not in iteration.optimiser:
         facts["rlnTau2FudgeArg"] = iteration.model.tau2_fudge
     merged = OPTIMISER_DEFAULTS | iteration.optimiser | settings | facts
@@ -225,8 +237,7 @@ def _group_numbers(table: StarBlock, names: list[str]) -> np.ndarray | None:
     return np.ones(len(table), int) if len(names) == 1 else None
 
 
-def _model_blocks(iteration: Iteration, names: list[str], version: str, data: dict[str, StarBlock]) -> dict[str, StarBlock]:
-    m = iteration.model
+def _model_blocks(m: RefinementModel, names: list[str], version: str, data: dict[str, StarBlock]) -> dict[str, StarBlock]:
     n_shells, k, n_groups = m.box_size // 2 + 1, m.n_classes, len(m.group_names)
     shells = np.arange(n_shells)
     resolution = shells / (m.box_size * m.pixel_size)

@@ -69,6 +69,11 @@ class IterativeJob(ABC):
     def n_iterations(self) -> int:
         """Iterations that a run does."""
 
+    @property
+    def _ended(self) -> bool:
+        """Whether a run ends here, whatever its number of iterations (convergence)."""
+        return False
+
     @abstractmethod
     def _write(self, directory: Path, iteration: Iteration) -> None:
         """Write one iteration, checkpoint last."""
@@ -157,7 +162,7 @@ class IterativeJob(ABC):
         self.target = target
         bar = tqdm(total=target, initial=self.iteration, desc=type(self).__name__, unit="it", disable=not progress)
         try:
-            while self.iteration < target and not self._stop.is_set():
+            while self.iteration < target and not self._ended and not self._stop.is_set():
                 it = self._iterate()
                 bar.update(1)
                 bar.set_postfix_str(f"{it.numbers.get('resolution', float('nan')):.1f} Å")
@@ -193,7 +198,7 @@ class IterativeJob(ABC):
         def work() -> None:
             with self._working:
                 try:
-                    while self.iteration < target and not self._stop.is_set():
+                    while self.iteration < target and not self._ended and not self._stop.is_set():
                         self._iterate()
                     if self._stop.is_set():
                         ProgressReporter(self._listeners, self.iteration, 1).tell("stopped", 1.0)

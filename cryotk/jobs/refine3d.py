@@ -132,14 +132,17 @@ class Refine3D(VolumeJob):
             raise SettingsError("solvent_flatten_fsc needs a mask: give mask=")
         self._mate = mate_of_half_map(reference)
         given = self.particles["random_subset"].values if "random_subset" in self.particles else None
-        self.half_sets = split_halves(self.data.n, given, seed)
-        """(n,) half-set of each particle, 1 or 2."""
-        units = {} if given is None else dict(self.particles["random_subset"].attrs)
-        self.particles = self.particles.assign(
-            random_subset=("particle", self.half_sets, units or {"relion_label": "rlnRandomSubset"})
-        )
+        self._set_half_sets(split_halves(self.data.n, given, seed))
         self._auto = AutoSettings(
             order_of_sampling(local_search_from), 1, mask_diameter, finer_sampling_faster, compat
+        )
+
+    def _set_half_sets(self, half_sets: np.ndarray) -> None:
+        self.half_sets = half_sets
+        """(n,) half-set of each particle, 1 or 2."""
+        attrs = dict(self.particles["random_subset"].attrs) if "random_subset" in self.particles else {}
+        self.particles = self.particles.assign(
+            random_subset=("particle", half_sets, attrs or {"relion_label": "rlnRandomSubset"})
         )
 
     @property
@@ -153,6 +156,10 @@ class Refine3D(VolumeJob):
     def converged(self) -> bool:
         """Whether the last iteration was the final one, of all particles to the Nyquist limit."""
         return bool(self.iterations) and self.iterations[-1].convergence.has_converged
+
+    @property
+    def _ended(self) -> bool:
+        return self.converged
 
     def _rows(self, half: int) -> np.ndarray:
         return np.nonzero(self.half_sets == half)[0]
@@ -217,7 +224,9 @@ class Refine3D(VolumeJob):
         if self._mate is not None:
             optics = self.data.optics[0]
             mate, _ = open_references(self._mate, optics.box_size, optics.pixel_size)
-            other = model.copy(references=self._first_model(mate, a, 1, s.tau2_fudge).references)
+            other = model.copy(references=self._start_maps(mate, a))
+            if "half2" in Path(self._references_given).name:
+                model.references, other.references = other.references, model.references
         for half, m in ((1, model), (2, other)):
             m.group_counts = self._group_counts(half)
         return self._start_iteration(model, sampling, half2=other)
@@ -240,9 +249,10 @@ class Refine3D(VolumeJob):
         first, second = current.model, current.half2
         if second is None:
             raise SettingsError("the last iteration has no half-sets: a finished refinement cannot be refined further")
-        if s.compat != "relion" and angular_step(current.sampling.healpix_order) < 0.75 * c.accuracy_rotation:
+        if s.compat != "relion":
             # RELION sees only at the next change of sampling that there is none to come, an iteration late
-            c = replace(c, has_fine_enough_sampling=True)
+            fine = angular_step(current.sampling.healpix_order) < 0.75 * c.accuracy_rotation < 0.75 * 999
+            c = replace(c, has_fine_enough_sampling=fine)
         final = is_converged(c, self._auto)
         size = first.box_size if final else self._next_size(current)
         old = current.sampling
@@ -400,6 +410,23 @@ class Refine3D(VolumeJob):
     def _remake(cls, particles: Any, values: dict[str, Any], start: Iteration) -> Self:
         values = dict(values)
         return cls(particles, start.classes[0], mask=values.pop("mask", None), **values)
+
+    def _adopt(self, iteration: Iteration) -> None:
+        a = self._matched(iteration)
+        if "random_subset" in a and np.any(a["random_subset"].values):
+            # the halves that RELION refined apart stay apart
+            self._set_half_sets(split_halves(self.data.n, a["random_subset"].values, self.settings.seed))
+        super()._adopt(iteration)
+        iteration.particles = self.particles
+        iteration.assignments["random_subset"] = ("particle", self.half_sets)
+        if iteration.half2 is not None:
+            iteration.model.group_counts, iteration.half2.group_counts = self._group_counts(1), self._group_counts(2)
+
+    def _table(self, e: Expectation, norm: np.ndarray) -> xr.Dataset:
+        return super()._table(e, norm).assign(random_subset=("particle", self.half_sets))
+
+    def _start_table(self) -> xr.Dataset:
+        return super()._start_table().assign(random_subset=("particle", self.half_sets))
 
     def __repr__(self) -> str:
         s = self.settings

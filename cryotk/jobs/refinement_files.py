@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,7 +13,7 @@ import numpy as np
 from cryotk.data import Convergence, Iteration, RefinementModel, SamplingSettings
 from cryotk.errors import CheckpointError, DataWarning, MissingFileError, SettingsError
 from cryotk.execution import checkpoint
-from cryotk.io.relion_read import find_near, read_assignments
+from cryotk.io.relion_read import FINISHED, find_near, read_assignments
 from cryotk.io.relion_refinement import open_iteration
 from cryotk.io.relion_write import write_iteration
 
@@ -37,11 +37,14 @@ def write_refinement(job: RefinementJob, directory: Path, iteration: Iteration) 
     inherited = next((it.optimiser for it in job.iterations if it.optimiser), {})
     optimiser = inherited | job._optimiser_entries()
     project = job.particles.attrs.get("project_dir")
-    write_iteration(directory, iteration, particles=table, settings=optimiser, project_dir=project)
+    written = replace(iteration, number=FINISHED) if iteration.convergence.has_converged else iteration
+    write_iteration(directory, written, particles=table, settings=optimiser, project_dir=project)
     state = {
         "settings": s.model_dump(),
         "number": iteration.number,
         "model": _plain(iteration.model),
+        "half2": None if iteration.half2 is None else _plain(iteration.half2),
+        "half_maps": iteration.half_maps,
         "sampling": _plain(iteration.sampling),
         "convergence": asdict(iteration.convergence),
         "numbers": dict(iteration.numbers),
@@ -86,12 +89,15 @@ def _load_iteration(state: dict[str, Any], particles: Any, source: str) -> Itera
 
     units = state["units"]
     assignments = xr.Dataset({k: ("particle", v, {"units": units.get(k, "")}) for k, v in state["assignments"].items()})
-    parts: dict[str, Any] = state["model"] | {"group_names": list(state["model"]["group_names"])}
-    model = RefinementModel(**parts)
     return Iteration(
-        int(state["number"]), model, SamplingSettings(**state["sampling"]), Convergence(**state["convergence"]), assignments,
+        int(state["number"]), _model(state["model"]), SamplingSettings(**state["sampling"]), Convergence(**state["convergence"]), assignments,
         state["numbers"], source, particles, optimiser=state["optimiser"],
-    )
+        half2=_model(state["half2"]) if state.get("half2") else None, half_maps=state.get("half_maps"),
+    )  # fmt: skip
+
+
+def _model(parts: dict[str, Any]) -> RefinementModel:
+    return RefinementModel(**(parts | {"group_names": list(parts["group_names"])}))
 
 
 def resume_refinement(cls: type[Job], path: Path, particles: Any, changes: dict[str, Any]) -> Job:
@@ -169,7 +175,9 @@ def _resume_relion(cls: type[Job], path: Path, particles: Any, changes: dict[str
 
     opened = open_particles(_data_path(path, it.optimiser) if particles is None else particles)
     job = cls._remake(opened, values | changes, it)
-    _match_groups(it.model, job)
+    for model in (it.model, it.half2):
+        if model is not None:
+            _match_groups(model, job)
     it.particles = job.particles
     job.iterations.append(it)
     job._adopt(it)

@@ -206,8 +206,8 @@ class RefinementJob(PosteriorMixin, IterativeJob):
         poses = np.stack([a[f"angle_{x}"].values for x in ("rot", "tilt", "psi")], -1)
         self._state = Particles(poses, np.stack([a["shift_x"].values, a["shift_y"].values], -1), np.asarray(norm, float))
 
-    def _adopt(self, iteration: Iteration) -> None:
-        """Take poses, offsets and norms of an iteration read from elsewhere, matched by image name when possible."""
+    def _matched(self, iteration: Iteration) -> xr.Dataset:
+        """Assignments of an iteration read from elsewhere in the order of the particles: by image name, or as they stand."""
         a = iteration.assignments
         n = self.data.n
         if a.sizes.get("particle", 0) and "image_name" in a and "image_name" in self.particles:
@@ -216,9 +216,14 @@ class RefinementJob(PosteriorMixin, IterativeJob):
                 index = np.array([rows[_image_key(v)] for v in self.particles["image_name"].values])
             except KeyError as error:
                 raise SettingsError(f"particle image {error.args[0]} is not in {iteration.source}'s data file") from None
-            a = a.isel(particle=index)
-        elif a.sizes.get("particle", 0) != n:
+            return a.isel(particle=index)
+        if a.sizes.get("particle", 0) != n:
             raise SettingsError(f"{iteration.source} has {a.sizes.get('particle', 0)} particles, the given set {n}")
+        return a
+
+    def _adopt(self, iteration: Iteration) -> None:
+        """Take poses, offsets and norms of an iteration read from elsewhere."""
+        a, n = self._matched(iteration), self.data.n
 
         def column(name: str, default: float) -> np.ndarray:
             return np.asarray(a[name].values, float) if name in a else np.full(n, default)

@@ -149,10 +149,7 @@ class VolumeJob(RefinementJob):
         k, box = len(maps), maps.shape[-1]
         n_shells = box // 2 + 1
         noise = initial_noise(data, box, a, s.mask_diameter, s.zero_mask)
-        references = np.array(maps, float)
-        if s.initial_lowpass:
-            # as a file holds them: reading iteration 0 gives the same bits
-            references = np.stack([lowpass(m, a, s.initial_lowpass).astype(np.float32) for m in maps]).astype(float)
+        references = self._start_maps(maps, a)
         power = np.stack([_map_power(m) for m in references]) * tau2_fudge
         per_shell = np.maximum(2 * np.arange(n_shells), 1)
         mean_noise = np.where(noise.mean(0) > 0, noise.mean(0), np.inf)
@@ -174,6 +171,13 @@ class VolumeJob(RefinementJob):
             # images that carry norms of an earlier run start at their mean
             norm_average=1.0 if s.compat == "relion" else float(data.norm.mean()),
         )  # fmt: skip
+
+    def _start_maps(self, maps: np.ndarray, a: float) -> np.ndarray:
+        """References as they are compared with images first; in single precision, as a file holds them."""
+        h = self.settings.initial_lowpass
+        if not h:
+            return np.array(maps, float)
+        return np.stack([lowpass(m, a, h).astype(np.float32) for m in maps]).astype(float)
 
     def _low_passed(self, model: RefinementModel) -> None:
         """After a first iteration by correlation: maps and spectra no finer than at the start, in place."""
@@ -242,6 +246,44 @@ class VolumeJob(RefinementJob):
                 rot, shift = estimate_accuracy(maker, k, self._state.poses[chosen], ctf, inverse, rng, True)
                 rotation[k], translation[k] = rot, shift * optics.pixel_size
         return rotation, translation
+
+    def estimate(self) -> dict[str, float]:
+        """Memory (bytes), disk (bytes per iteration) and time (seconds) of one iteration, before running it."""
+        from cryotk.execution.lanes import default_threads
+        from cryotk.jobs.step import MAX_LANES_3D, block_size
+
+        s, optics, n = self.settings, self.data.optics[0], self.data.n
+        box, pad, k = optics.box_size, s.padding, getattr(s, "n_classes", 1)
+        if self.iterations:
+            size, sampling = self._next_size(self.current), self.current.sampling
+        else:
+            shell = box * optics.pixel_size / (s.initial_lowpass or 20.0)
+            size, sampling = int(min(box, 2 * (round(shell) + 10))), self._first_sampling(optics.pixel_size)
+        halves = 2 if hasattr(self, "half_sets") else 1
+        r = pad * size / 2
+        points = (2 * r + 3) ** 2 * (r + 2)
+        pixels = 0.4 * size * size
+        align, local = getattr(s, "align", True), bool(self.iterations) and self.current.model.sigma_psi > 0
+        n_psi, n_directions = 6 * 2**sampling.healpix_order, len(directions(sampling.healpix_order, s.symmetry)[0])
+        orientations = n_directions * n_psi if align and not local else 1
+        step_px = sampling.offset_step / optics.pixel_size
+        n_offsets = np.pi * (s.offset_range_px / step_px) ** 2 + 1 if align else 1
+        arc = np.pi * s.mask_diameter * angular_step(sampling.healpix_order, 0) / 360
+        coarse = min(pixels, 0.4 * (2 * optics.pixel_size * box * 1.2 / arc) ** 2)
+        threads = min(default_threads(), MAX_LANES_3D)
+        block = block_size(max(n // halves, 1), int(pixels))
+        # sums of every lane stay until they are added; a transform is made on a padded cube
+        sums = MAX_LANES_3D * k * points * 24 * halves
+        transform = (pad * box) ** 3 * 4 * 2.5 + k * points * 8 * halves
+        tables = k * orientations / 2 * coarse * 12 + min(192e6, k * orientations * 8 * pixels * 8)
+        memory = sums + transform + tables + threads * (48e6 + block * (box * box * 16 + pixels * 72))
+        flops = n * k * orientations * n_offsets * coarse * 2
+        seconds = flops / 5e10 + n * (box * box * 40e-9 + pixels * (400e-9 if local else 1.5e-6)) + k * points * 200e-9 * halves
+        return {
+            "memory_bytes": float(memory),
+            "disk_bytes_per_iteration": float(halves * k * box**3 * 12 + n * 350),
+            "seconds_per_iteration": float(seconds / threads),
+        }
 
     # -- files ---------------------------------------------------------------------------------------------------
 
