@@ -7,6 +7,7 @@ __all__ = [
     "CryotkWarning",
     "DataError",
     "DataWarning",
+    "ExecutionError",
     "FileFormatError",
     "FormatWarning",
     "MissingFileError",
@@ -36,6 +37,10 @@ class DataError(CryotkError, ValueError):
 
 class CheckpointError(CryotkError, RuntimeError):
     """A checkpoint is broken or belongs to something else."""
+
+
+class ExecutionError(CryotkError, RuntimeError):
+    """Workers or devices could not do their part."""
 
 
 class CryotkWarning(UserWarning):

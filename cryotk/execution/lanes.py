@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from cryotk.errors import ExecutionError
+
 __all__ = ["Stopped", "cut_lanes", "default_threads", "run_lanes", "tree_sum", "use"]
 
 T = TypeVar("T")
@@ -98,26 +100,70 @@ def run_lanes(
                 raise
 
 
+MAX_TRIES = 3
+"""Times that a lane is sent out anew when its worker died with what it needed."""
+
+
+def _share(client: Any, context: Any) -> Any:
+    """Put the context on a worker; one that has just died is found out about by trying."""
+    for wait_seconds in (0.2, 0.5, 1.0, 2.0, 4.0):
+        try:
+            return client.scatter([context], broadcast=False, hash=False)[0]
+        except OSError:
+            threading.Event().wait(wait_seconds)
+    return client.scatter([context], broadcast=False, hash=False)[0]
+
+
 def _run_distributed(
     function: Callable[..., T], context: Any, lanes: Sequence[Any], stop: threading.Event | None,
     on_block: Callable[[int], None] | None,
 ) -> list[T]:
-    """Lanes as tasks of a cluster; the scheduler repeats those of a worker that dies."""
+    """Lanes as tasks of a cluster.
+
+    The scheduler repeats the lanes of a worker that dies; when the worker took the shared context with it, the context and the
+    lanes that are not finished are sent again.
+    """
     client = _client
-    shared = client.scatter(context, broadcast=False, hash=False)
-    futures = [client.submit(_on_worker, function, shared, lane, pure=False, retries=2) for lane in lanes]
-    pending = set(range(len(futures)))
-    while pending:
-        if stop is not None and stop.is_set():
-            client.cancel(futures)
-            raise Stopped
-        for i in [i for i in pending if futures[i].done()]:
-            pending.discard(i)
-            if on_block is not None:
-                on_block(sum(len(b) for b in lanes[i]))
-        if pending:
-            threading.Event().wait(0.02)
-    return [f.result() for f in futures]
+    results: dict[int, T] = {}
+    for attempt in range(1, MAX_TRIES + 1):
+        shared = _share(client, context)
+        # the worker that counts a lane may be the one that dies with it
+        futures = {
+            i: client.submit(_on_worker, function, shared, lane, pure=False, retries=2)
+            for i, lane in enumerate(lanes)
+            if i not in results
+        }
+        failure: tuple[int, BaseException | None] | None = None
+        while futures:
+            if stop is not None and stop.is_set():
+                client.cancel(list(futures.values()))
+                raise Stopped
+            for i in [i for i, f in futures.items() if f.done() or f.status == "lost"]:
+                future = futures.pop(i)
+                if future.status == "finished":
+                    # results are fetched at once: a worker that dies later takes nothing along
+                    try:
+                        results[i] = future.result()
+                    except Exception as error:
+                        failure = (i, error)
+                        continue
+                    if on_block is not None:
+                        on_block(sum(len(b) if hasattr(b, "__len__") else 1 for b in lanes[i]))
+                    continue
+                error = future.exception() if future.status == "error" else None
+                if error is not None and type(error).__name__ != "KilledWorker":
+                    client.cancel(list(futures.values()))
+                    raise error
+                failure = (i, error)
+            if futures:
+                threading.Event().wait(0.02)
+        if failure is None:
+            return [results[i] for i in range(len(lanes))]
+    lane, cause = failure
+    raise ExecutionError(
+        f"lane {lane + 1} of {len(lanes)} did not finish in {MAX_TRIES} tries: its dask workers died, which most often means that "
+        "their memory did not suffice; give the workers more memory (LocalCluster(memory_limit=…)) or run fewer of them"
+    ) from cause
 
 
 def _on_worker(function: Callable[..., T], context: Any, lane: Any) -> T:
