@@ -185,6 +185,8 @@ class VolumeJob(RefinementJob):
         if not h:
             return
         model.references = np.stack([lowpass(m, a, h) for m in model.references])
+        if self._mask is not None:
+            model.references = model.references * self._mask
         gain = lowpass_gain(n, a, h, 2.0, 3)[0, 0] ** 2
         model.prior_power, model.data_vs_prior = model.prior_power * gain, model.data_vs_prior * gain
         shell = max(round_int(n * a / h), 1)

@@ -216,7 +216,7 @@ class ExpectationStep:
         post.slot_matrices = matrices
         post.slices = tables.maker.slices(parent_class, matrices)[:, None]
         p = np.asarray(self.model.class_distribution, float)
-        prior = np.log(p / p.mean())[parent_class]
+        prior = np.log(np.maximum(p, 1e-300) / p.mean())[parent_class]
         log_prior_t = self._log_prior_offsets(block, tables, prior_xy)
         scores = backend.xp.empty(b * k, np.float32)
         backend.ragged_scores(
