@@ -128,7 +128,7 @@ def _whole(v: float) -> int:
 
 
 def _judge(out: LocalResolutionResult, unmasked: np.ndarray, notes: list[str]) -> None:
-    if np.all(np.abs(unmasked[1:] - 1) < 1e-6):
+    if np.all(np.abs(unmasked[1:] - 1) < 1e-9):
         raise DataError("the half-maps are identical; give the two half-maps of one refinement")
     found = out.points["resolution"].values
     if len(found) and np.all(found >= out.settings["min_resolution"]):

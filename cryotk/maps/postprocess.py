@@ -218,7 +218,7 @@ class _Measured:
         return total
 
     def _judge(self, sums: np.ndarray, unmasked: np.ndarray, n: int, a: float, notes: list[str]) -> None:
-        if np.all(np.abs(unmasked[1:] - 1) < 1e-6) and np.all(sums[1:, 1:] > 0):
+        if np.all(np.abs(unmasked[1:] - 1) < 1e-9) and np.all(sums[1:, 1:] > 0):
             raise DataError(f"{self.names[0]} and {self.names[1]} are identical; give the two half-maps of one refinement")
         power = np.minimum(sums[1], sums[2])
         if not power[1:].any():
