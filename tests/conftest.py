@@ -95,9 +95,12 @@ def browser():
         b.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cupy():
-    """cupy where it finds a card; else its stand-in, which runs the CUDA sources on the host (see tests/stand_in)."""
+    """cupy where it finds a card; else its stand-in, which runs the CUDA sources on the host (see tests/stand_in).
+
+    For the tests of one module: elsewhere ``device="auto"`` must not find the stand-in.
+    """
     import importlib.util
     import shutil
     import sys

@@ -128,13 +128,13 @@ class StepContext:
     def step(self) -> ExpectationStep:
         """The tables of this iteration."""
         with self.backend.use():
-            return self._step()
+            return self._step_on(self.backend)
 
-    def _step(self) -> ExpectationStep:
+    def _step_on(self, backend: Backend) -> ExpectationStep:
         m, s = self.model.copy(current_size=self.size), self.settings
         preparations, coarse = [], {}
         for g, optics in enumerate(self.data.optics):
-            preparations.append(self.preparation(g, self.backend))
+            preparations.append(self.preparation(g, backend))
             if s.align and s.oversampling > 0 and not s.resolution_limit:
                 window = image_window(optics.box_size, self._rho(g), self.size)
                 coarse[g] = coarse_window(optics.box_size, optics.pixel_size, self.coarse_step, s.mask_diameter, window, m.is_3d)
@@ -214,18 +214,31 @@ def run_lane(
     context: StepContext, blocks: list[np.ndarray], stop: threading.Event | None, on_block: Callable[[int], None] | None
 ) -> tuple[Sums, list[Any]]:
     """Do the blocks of one lane one after the other."""
+    backend = context.backend
+    try:
+        with backend.turn(), backend.use():
+            return _do_lane(context, blocks, stop, on_block)
+    except backend.out_of_memory:
+        raise SettingsError(
+            f"{backend.name}: its memory is too small for the tables of this iteration and one particle; use device='cpu', "
+            "fewer classes or a coarser sampling"
+        ) from None
+
+
+def _do_lane(
+    context: StepContext, blocks: list[np.ndarray], stop: threading.Event | None, on_block: Callable[[int], None] | None
+) -> tuple[Sums, list[Any]]:
     with context._lock:
         step = context.step
-    with step.backend.turn(), step.backend.use():
-        sums = step.empty_sums(len(context.data.group_names))
-        results = []
-        for particles, pixels in zip(blocks, read_ahead(context.pixels, blocks), strict=True):
-            if stop is not None and stop.is_set():
-                raise Stopped
-            results += _fitting(context, step, sums, particles, pixels)
-            if on_block is not None:
-                on_block(len(particles))
-        return step.on_host(sums), results
+    sums = step.empty_sums(len(context.data.group_names))
+    results = []
+    for particles, pixels in zip(blocks, read_ahead(context.pixels, blocks), strict=True):
+        if stop is not None and stop.is_set():
+            raise Stopped
+        results += _fitting(context, step, sums, particles, pixels)
+        if on_block is not None:
+            on_block(len(particles))
+    return step.on_host(sums), results
 
 
 def _fitting(context: StepContext, step: ExpectationStep, sums: Sums, particles: np.ndarray, pixels: np.ndarray) -> list[Any]:
@@ -234,10 +247,7 @@ def _fitting(context: StepContext, step: ExpectationStep, sums: Sums, particles:
         return [_do_block(context, step, sums, particles, pixels)]
     except step.backend.out_of_memory:
         if len(particles) == 1:
-            raise SettingsError(
-                f"{step.backend.name}: the memory is too small for one particle with the tables of this iteration; use device='cpu', "
-                "fewer classes or a coarser sampling"
-            ) from None
+            raise
     step.backend.free()
     half = len(particles) // 2
     first = len(context.data.images_of(particles[:half])[0])

@@ -16,13 +16,14 @@ extern "C" __global__ void parent_sums(
     const double* __restrict__ old_offset, const double* __restrict__ prior_offset, int n_particles, int n_children,
     long long n_parents, double* __restrict__ out)
 {
-    __shared__ double room[64];
+    __shared__ double room[4][32];
+    const int t = threadIdx.x;
     for (long long a = blockIdx.x; a < n_parents; a += gridDim.x) {
         const int i = interval_of(parent_start, n_particles, a), k = parent_class[a];
         const long long first = offset_start[a];
         const int n_rows = (int)(offset_start[a + 1] - first) * n_over;
         double total = 0.0, sum_x = 0.0, sum_y = 0.0, squares = 0.0;
-        for (int r = threadIdx.x; r < n_rows; r += blockDim.x) {
+        for (int r = t; r < n_rows; r += 32) {
             double w = 0.0;
             for (int c = 0; c < n_children; c++) w += weights[first * n_children * n_over + (long long)c * n_rows + r];
             if (!(w > 0.0)) continue;
@@ -34,16 +35,18 @@ extern "C" __global__ void parent_sums(
             sum_y += w * y;
             squares += w * (dx * dx + dy * dy);
         }
-        total = block_sum(total, room);
-        sum_x = block_sum(sum_x, room);
-        sum_y = block_sum(sum_y, room);
-        squares = block_sum(squares, room);
-        if (threadIdx.x == 0) {
-            out[4 * a] = total;
-            out[4 * a + 1] = sum_x;
-            out[4 * a + 2] = sum_y;
-            out[4 * a + 3] = squares;
+        __syncthreads();
+        room[0][t] = total;
+        room[1][t] = sum_x;
+        room[2][t] = sum_y;
+        room[3][t] = squares;
+        __syncthreads();
+        for (int half = 16; half > 0; half /= 2) {
+            if (t < half)
+                for (int c = 0; c < 4; c++) room[c][t] += room[c][t + half];
+            __syncthreads();
         }
+        if (t < 4) out[4 * a + t] = room[t][0];
     }
 }
 
@@ -203,7 +206,7 @@ def accumulate_cuda(gpu, data, data_weight, masked, model_ctf, image_start, slic
     tiles = -(-n_pixels // 128)
     sums = xp.empty((n_parents, 4), np.float64)
     gpu.launch(
-        CUDA_SOURCE, "parent_sums", gpu.spread(n_parents, 1), 64, parent_start, parent_class, offset_start, offsets, i4(n_over),
+        CUDA_SOURCE, "parent_sums", gpu.spread(n_parents, 1), 32, parent_start, parent_class, offset_start, offsets, i4(n_over),
         weights, offset_xy, old_offset, prior_offset, i4(n_particles), i4(n_children), i8(n_parents), sums,
     )  # fmt: skip
 

@@ -147,12 +147,14 @@ def ragged_scores(images, self_weights, slices, ramps, parent_start, parent_slot
 
 
 # One block per parent: a small matrix product of (children) x (shifts) over the 2 P numbers of a slice, tile by tile through
-# shared memory. A thread has one shift and a quarter of the numbers, for eight children at once; the quarters are added last.
+# shared memory. A thread has one shift and a quarter of the numbers, for eight children at once; the quarters are added last. TWO_CHILDREN goes in front where there are no more (2D).
 CUDA_SOURCE = r"""
 #define ROWS 32
 #define QUARTERS 4
 #define TILE 64
+#ifndef CHILDREN
 #define CHILDREN 8
+#endif
 #define THREADS (ROWS * QUARTERS)
 
 extern "C" __global__ void ragged_scores(
@@ -179,14 +181,12 @@ extern "C" __global__ void ragged_scores(
         for (int c0 = 0; c0 < n_children; c0 += CHILDREN) {
             const float* v = slices + 2 * (parent_slot[a] * n_children + c0) * n_pixels;
             for (int r0 = 0; r0 < n_rows; r0 += ROWS) {
+                const int rows_here = n_rows - r0 < ROWS ? n_rows - r0 : ROWS;
                 float sum[CHILDREN], own[CHILDREN * TILE / THREADS];
                 for (int c = 0; c < CHILDREN; c++) sum[c] = 0.0f;
                 for (int s = 0; s < CHILDREN * TILE / THREADS; s++) own[s] = 0.0f;
                 __syncthreads();
-                if (t < ROWS) {
-                    const int r = r0 + t < n_rows ? r0 + t : n_rows - 1;
-                    shift[t] = offsets[first + r / n_over] * n_over + r % n_over;
-                }
+                if (t < rows_here) shift[t] = offsets[first + (r0 + t) / n_over] * n_over + (r0 + t) % n_over;
                 for (int p0 = 0; p0 < n_pixels; p0 += TILE) {
                     __syncthreads();
                     for (int s = 0; s < CHILDREN * TILE / THREADS; s++) {
@@ -202,14 +202,12 @@ extern "C" __global__ void ragged_scores(
                         product[q][c] = re;
                         product[TILE + q][c] = im;
                     }
-                    for (int x = t; x < ROWS * 2 * TILE; x += THREADS) {
+                    for (int x = t; x < rows_here * 2 * TILE; x += THREADS) {
                         const int r = x / (2 * TILE), k = x % (2 * TILE), p = p0 + k % TILE;
-                        float e = 0.0f;
-                        if (p < n_pixels && r0 + r < n_rows) e = ramps[(2 * (long long)shift[r] + k / TILE) * n_pixels + p];
-                        ramp[k][r] = e;
+                        ramp[k][r] = p < n_pixels ? ramps[(2 * (long long)shift[r] + k / TILE) * n_pixels + p] : 0.0f;
                     }
                     __syncthreads();
-                    if (r0 + row < n_rows)
+                    if (row < rows_here)
                         for (int k = quarter; k < 2 * TILE; k += QUARTERS)
                             for (int c = 0; c < CHILDREN; c++) sum[c] += ramp[k][row] * product[k][c];
                 }
@@ -227,7 +225,7 @@ extern "C" __global__ void ragged_scores(
                 }
                 for (int x = t; x < ROWS * CHILDREN; x += THREADS) {
                     const int r = x % ROWS, c = x / ROWS;
-                    if (r0 + r >= n_rows || c0 + c >= n_children) continue;
+                    if (r >= rows_here || c0 + c >= n_children) continue;
                     const float cross = (part[0][c][r] + part[1][c][r]) + (part[2][c][r] + part[3][c][r]);
                     const float base = parent_prior[a] - self_term[c];
                     out[first * n_children * n_over + (long long)(c0 + c) * n_rows + r0 + r] = cross + (base + prior[shift[r] / n_over]);
@@ -238,13 +236,16 @@ extern "C" __global__ void ragged_scores(
 }
 """
 
+TWO_CHILDREN = "#define CHILDREN 2\n"
+
 
 def ragged_scores_cuda(gpu, images, self_weights, slices, ramps, parent_start, parent_slot, parent_prior, parent_class,
                        offset_start, offsets, n_over, log_prior_offset, out, grid=None):
     """CUDA twin of :func:`ragged_scores_numpy`."""
     n_parents = len(parent_slot)
+    source = CUDA_SOURCE if slices.shape[1] > 2 else TWO_CHILDREN + CUDA_SOURCE
     gpu.launch(
-        CUDA_SOURCE, "ragged_scores", min(n_parents, 1 << 30), 128, images, self_weights, slices, ramps, parent_start, parent_slot,
+        source, "ragged_scores", min(n_parents, 1 << 30), 128, images, self_weights, slices, ramps, parent_start, parent_slot,
         parent_prior, parent_class, offset_start, offsets, np.int32(n_over), log_prior_offset, out, np.int32(len(images)),
         np.int32(images.shape[2]), np.int32(slices.shape[1]), np.int32(log_prior_offset.shape[1]),
         np.int32(log_prior_offset.shape[2]), np.int64(n_parents),

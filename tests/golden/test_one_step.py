@@ -150,6 +150,20 @@ def test_one_step_is_relions(name, request):
     assert not unmet_demands(figures, TIGHT)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_one_step_on_a_card_is_relions(name, cupy, request):
+    """The same demands where the expectation runs on a CUDA device (or its sources on the host)."""
+    case = CASES[name]
+    root = request.getfixturevalue(case.source)
+    if case.source == "shared":
+        root = root / "reference"
+    ours, relions = one_step(root, case, device="cuda:0")
+    figures = compare_iterations(ours, relions)
+    print(figures_table({name: figures}))
+    assert not unmet_demands(figures)
+    assert not unmet_demands(figures, TIGHT)
+
+
 def test_the_comparison_sees_a_defect_of_relion_that_we_do_not_share(golden):
     """Without RELION's mix of pixels and Å in the offset prior the step is another one: the figures say so."""
     ours, relions = one_step(golden, CASES["step3d"], compat=None)

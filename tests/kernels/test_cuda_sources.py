@@ -12,9 +12,7 @@ import pytest
 import cryotk.kernels
 from cryotk.kernels._cuda import PRELUDE, Gpu
 
-FILES = sorted(
-    f.stem for f in Path(cryotk.kernels.__file__).parent.glob("*.py") if "CUDA_SOURCE = " in f.read_text()
-)
+FILES = sorted(f.stem for f in Path(cryotk.kernels.__file__).parent.glob("*.py") if "CUDA_SOURCE = " in f.read_text())
 
 
 def _nvrtc() -> ctypes.CDLL | None:
@@ -53,8 +51,10 @@ def test_there_are_sources():
 
 @pytest.mark.parametrize("file", FILES)
 def test_compiles(nvrtc, file):
-    status, log = _compile(nvrtc, PRELUDE + import_module(f"cryotk.kernels.{file}").CUDA_SOURCE)
-    assert status == 0 and "warning" not in log, log
+    module = import_module(f"cryotk.kernels.{file}")
+    for variant in ("", *(v for k, v in vars(module).items() if k == "TWO_CHILDREN")):
+        status, log = _compile(nvrtc, PRELUDE + variant + module.CUDA_SOURCE)
+        assert status == 0 and "warning" not in log, log
 
 
 def test_an_error_is_seen(nvrtc):
