@@ -26,8 +26,19 @@ def make(folder: Path) -> Path:
             f.write(np.int32(per).tobytes())
             f.truncate(1024 + per * BOX * BOX * 4)
     names = np.array([f"{i % per + 1:06d}@s{i // per:03d}.mrcs" for i in range(N)], object)
-    optics = {"rlnOpticsGroup": [1], "rlnVoltage": [300.0], "rlnSphericalAberration": [2.7], "rlnImagePixelSize": [1.0], "rlnImageSize": [BOX]}
-    particles = {"rlnImageName": names, "rlnOpticsGroup": np.ones(N, int), "rlnDefocusU": np.full(N, 1e4), "rlnDefocusV": np.full(N, 9e3)}
+    optics = {
+        "rlnOpticsGroup": [1],
+        "rlnVoltage": [300.0],
+        "rlnSphericalAberration": [2.7],
+        "rlnImagePixelSize": [1.0],
+        "rlnImageSize": [BOX],
+    }
+    particles = {
+        "rlnImageName": names,
+        "rlnOpticsGroup": np.ones(N, int),
+        "rlnDefocusU": np.full(N, 1e4),
+        "rlnDefocusV": np.full(N, 9e3),
+    }
     write_star(folder / "p.star", {"optics": StarBlock("optics", optics), "particles": StarBlock("particles", particles)})
     return folder / "p.star"
 

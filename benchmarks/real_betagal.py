@@ -44,7 +44,9 @@ def report(word: str, job: Any, kept: np.ndarray, seconds: float) -> None:
     order = np.argsort(-m.class_distribution)
     for k in order:
         mine = number == k + 1
-        print(f"{k + 1:6d}{100 * m.class_distribution[k]:7.1f}%{m.class_resolution[k]:7.1f}{(mine & kept).sum():12d}{(mine & ~kept).sum():13d}")
+        print(
+            f"{k + 1:6d}{100 * m.class_distribution[k]:7.1f}%{m.class_resolution[k]:7.1f}{(mine & kept).sum():12d}{(mine & ~kept).sum():13d}"
+        )
     best = np.isin(number, order[:3] + 1)
     print(f"three largest: {(best & kept).sum()} of {kept.sum()} kept ones, {(best & ~kept).sum()} of {(~kept).sum()} thrown-away ones; "
           f"{kept[best].mean():.0%} of their members were kept ({kept.mean():.0%} of all)")  # fmt: skip

@@ -29,7 +29,9 @@ def _notebooks() -> Path:
     """Folder of the course: inside the installed package, or of a checkout."""
     spec = util.find_spec("cryotk_widgets")
     if spec is None or spec.origin is None:
-        raise SettingsError("the package cryotk_widgets, which holds the notebooks, is missing; pip install 'cryotk[lab]' brings it")
+        raise SettingsError(
+            "the package cryotk_widgets, which holds the notebooks, is missing; pip install 'cryotk[lab]' brings it"
+        )
     package = Path(spec.origin).parent
     for folder in (package / "notebooks", package.parents[1] / "notebooks"):
         if (folder / QUICKSTART).is_file():

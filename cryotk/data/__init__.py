@@ -1,6 +1,7 @@
 """What a user holds: particles, stacks, volumes, iterations, as xarray objects and small dataclasses.
 
-Only pixels are lazy; tables are eager. All pixels come through :class:`ImageSource`: dask arrays and the engine read by the same door,
+Only pixels are lazy; tables are eager. All pixels come through :class:`ImageSource`: dask arrays and the engine read
+by the same door,
 and no open file or memory map sits in a graph. The ``.cryo`` accessor carries what the field does to these objects.
 No mathematics of the field, nothing that draws.
 """

@@ -47,7 +47,9 @@ def summary(ds: xr.Dataset) -> dict[str, str]:
     """What a particle set is, from what is in memory: nothing is read or computed."""
     out = {"particles": f"{ds.sizes.get('particle', 0):,}".replace(",", "\u202f")}
     if "image" in ds.sizes:
-        out["images"] = f"{ds.sizes['image']:,} ({ds.sizes['image'] / max(1, ds.sizes['particle']):.1f} per particle)".replace(",", "\u202f")
+        out["images"] = f"{ds.sizes['image']:,} ({ds.sizes['image'] / max(1, ds.sizes['particle']):.1f} per particle)".replace(
+            ",", "\u202f"
+        )
     if "micrograph" in ds:
         out["micrographs"] = str(len(set(ds["micrograph"].values.tolist())))
     for i, g in enumerate(ds["optics"].values if "optics" in ds else []):
@@ -58,7 +60,9 @@ def summary(ds: xr.Dataset) -> dict[str, str]:
                 parts.append(f"{float(ds[name].values[i]):.6g} {unit}")
         out[f"optics group {ds['optics_name'].values[i] if 'optics_name' in ds else g}"] = ", ".join(parts)
     known = [k for k in ("angle_rot", "class_number", "random_subset", "defocus_u") if k in ds]
-    out["has"] = ", ".join({"angle_rot": "poses", "class_number": "classes", "random_subset": "half-sets", "defocus_u": "CTF"}[k] for k in known)
+    out["has"] = ", ".join(
+        {"angle_rot": "poses", "class_number": "classes", "random_subset": "half-sets", "defocus_u": "CTF"}[k] for k in known
+    )
     out["from"] = str(ds.attrs.get("source", ""))
     return {k: v for k, v in out.items() if v}
 
@@ -133,7 +137,9 @@ class ParticleAccessor:
         images = self._ds["images"]
         a = np.unique(self._ds["pixel_size"].values[np.isin(self._ds["optics"].values, self._ds["optics_group"].values)])
         if len(a) > 1:
-            raise DataError(f"optics groups have different pixel sizes ({', '.join(f'{v:g}' for v in a)} Å): take one with .cryo.group(name)")
+            raise DataError(
+                f"optics groups have different pixel sizes ({', '.join(f'{v:g}' for v in a)} Å): take one with .cryo.group(name)"
+            )
         filtered = images.assign_attrs(pixel_size=float(a[0])).cryo.lowpass(resolution, width)
         return self._ds.assign(images=(images.dims, filtered.data, images.attrs))
 
@@ -164,15 +170,15 @@ class ArrayAccessor:
         raise DataError("this array has no pixel_size in its attrs: open it with open_volume, or set it")
 
     def lowpass(self, resolution: float, width: float = 2.0) -> xr.DataArray:
-        """Low-pass filter every image or the volume to ``resolution`` Å with a soft edge of ``width`` Fourier pixels."""
-        from cryotk.fourier import lowpass
+        """Low-pass filter every image or the volume to ``resolution`` Å with a soft edge of ``width`` Fourier pixels, as :func:`cryotk.lowpass`."""
+        from cryotk.fourier import filter_map
 
-        dims = 3 if "z" in self._da.dims else 2
+        options = {"lowpass": resolution, "width": width, "dims": 3 if "z" in self._da.dims else 2}
         a = self._pixel_size()
         if hasattr(self._da.data, "map_blocks"):
-            data = self._da.data.map_blocks(lowpass, a, resolution, width, dims, dtype=np.float32)
+            data = self._da.data.map_blocks(filter_map, a, **options, dtype=np.float32)
         else:
-            data = lowpass(self._da.data, a, resolution, width, dims)
+            data = filter_map(self._da.data, a, **options)
         return self._da.copy(data=data)
 
     def view(self, **kwargs: Any) -> Any:
@@ -193,7 +199,9 @@ class ArrayAccessor:
         viewer = viewer if viewer is not None else napari.Viewer()
         a = self._pixel_size()
         scale = [a if d in ("z", "y", "x") else 1.0 for d in self._da.dims]
-        viewer.add_image(self._da.data, scale=scale, name=str(self._da.attrs.get("source") or self._da.name or "images"), colormap="gray")
+        viewer.add_image(
+            self._da.data, scale=scale, name=str(self._da.attrs.get("source") or self._da.name or "images"), colormap="gray"
+        )
         return viewer
 
     def slices(self, **kwargs: Any) -> Any:

@@ -93,7 +93,9 @@ def _check_files(particles: xr.Dataset, report: Report) -> None:
                 f"{particles['particle_of_image'].values[rows[0]] + 1} says {len(rows)}: they are not of one extraction"
             )
         elif header.images_present < header.shape[0]:
-            report.errors.append(f"{name} is cut short: it holds {header.images_present} of {header.shape[0]} images; copy it again")
+            report.errors.append(
+                f"{name} is cut short: it holds {header.images_present} of {header.shape[0]} images; copy it again"
+            )
 
 
 def _check_ctf(particles: xr.Dataset, report: Report) -> None:
@@ -133,7 +135,8 @@ def _check_ctf(particles: xr.Dataset, report: Report) -> None:
         fit = np.asarray(particles["rlnCtfMaxResolution"].values, float)
         if np.median(fit) > 6:
             report.warnings.append(
-                f"the CTF fits reach {np.median(fit):.1f} Å only (median rlnCtfMaxResolution): the fit may have failed; compare with power spectra"
+                f"the CTF fits reach {np.median(fit):.1f} Å only (median rlnCtfMaxResolution): the fit may have failed; compare "
+                "with power spectra"
             )
 
 
@@ -195,7 +198,8 @@ def check_images(particles: xr.Dataset, n: int = 100) -> Report:
         }
         if (np.abs(mean) > 0.5 * np.maximum(spread, 1e-9)).mean() > 0.2 or not 0.5 < np.median(spread) < 2:
             report.warnings.append(
-                f"images do not look normalised: background {np.median(mean):.2f} ± {np.median(spread):.2f}, expected 0 ± 1; extract again "
+                f"images do not look normalised: background {np.median(mean):.2f} ± {np.median(spread):.2f}, expected 0 ± 1; "
+                "extract again "
                 "with normalisation"
             )
         if report.figures["contrast"] < -0.02:

@@ -94,7 +94,9 @@ def concat(sets: Iterable[xr.Dataset]) -> xr.Dataset:
         parts = [_absolute_names(p) for p in parts]
     optics, numbers = _join_optics(parts)
     shared = [k for k in parts[0].data_vars if all(k in p for p in parts)]
-    lost = sorted({str(k) for p in parts for k, v in p.data_vars.items() if v.dims in (("particle",), ("image",))} - set(map(str, shared)))
+    lost = sorted(
+        {str(k) for p in parts for k, v in p.data_vars.items() if v.dims in (("particle",), ("image",))} - set(map(str, shared))
+    )
     if lost:
         warnings.warn(f"columns that not all sets have are left out: {', '.join(lost)}", DataWarning, stacklevel=2)
     offsets = np.concatenate([[0], np.cumsum([p.sizes["particle"] for p in parts])])

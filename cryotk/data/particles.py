@@ -44,7 +44,8 @@ def open_particles(
     Parameters
     ----------
     path : path, Dataset, DataFrame, or dict of DataFrames
-        A particle STAR file of RELION 1.3 to 5, RELION 5's optimisation set, or cryoSPARC's ``.cs``; a Dataset is returned as it is;
+        A particle STAR file of RELION 1.3 to 5, RELION 5's optimisation set, or cryoSPARC's ``.cs``; a Dataset is
+        returned as it is;
         tables as ``starfile.read`` gives them.
     project_dir : path, optional
         Folder that image names are relative to. By default the STAR file's folder and all above it are searched.
@@ -85,8 +86,8 @@ def open_particles(
         if entries is not None:
             project = Path(project_dir) if project_dir is not None else None
             return open_particles(
-                find_project_file(entries["rlnTomoParticlesFile"], start, project), project_dir, images=images, pixel_size=pixel_size,
-                particle_column=particle_column, tomograms=tomograms or entries.get("rlnTomoTomogramsFile"),
+                find_project_file(entries["rlnTomoParticlesFile"], start, project), project_dir, images=images,
+                pixel_size=pixel_size, particle_column=particle_column, tomograms=tomograms or entries.get("rlnTomoTomogramsFile"),
             )  # fmt: skip
     else:
         blocks = _given_tables(path)
@@ -138,7 +139,11 @@ def _dataset(tables: ParticleTables, where: str) -> xr.Dataset:
     if "pixel_size" not in variables:
         label = next(c for c in PIXEL_LABELS if c in optics)
         variables["pixel_size"] = ("optics", np.asarray(optics[label], float), {"units": "Å", "derived": True})
-    general: dict[str, Any] = {"source": where, "star_columns": list(particles.columns), "star_optics_columns": list(optics.columns)}
+    general: dict[str, Any] = {
+        "source": where,
+        "star_columns": list(particles.columns),
+        "star_optics_columns": list(optics.columns),
+    }
     if tables.general:
         general["star_general"] = dict(tables.general)
     if particles.version:

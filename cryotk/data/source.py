@@ -111,7 +111,9 @@ def split_image_names(names: Sequence[str] | np.ndarray) -> tuple[np.ndarray, np
         except ValueError:
             numbers[i] = -1
         if numbers[i] < 0 or not file:
-            raise DataError(f"particle {i + 1}: image name {name!r} is not of the form 000001@stack.mrcs, counted from 1; correct it")
+            raise DataError(
+                f"particle {i + 1}: image name {name!r} is not of the form 000001@stack.mrcs, counted from 1; correct it"
+            )
         which[i] = files.setdefault(file, len(files))
     return numbers, which, list(files)
 
@@ -157,8 +159,13 @@ class StackSource:
         Expected pixels of an image.
     """
 
-    def __init__(self, names: Sequence[str] | np.ndarray, start: str | os.PathLike[str], project_dir: str | os.PathLike[str] | None = None,
-                 box: int = 0) -> None:
+    def __init__(
+        self,
+        names: Sequence[str] | np.ndarray,
+        start: str | os.PathLike[str],
+        project_dir: str | os.PathLike[str] | None = None,
+        box: int = 0,
+    ) -> None:
         self.numbers, self.file_of, self.files = split_image_names(names)
         self.start = Path(start)
         self.project_dir = None if project_dir is None else Path(project_dir)
@@ -209,7 +216,8 @@ class StackSource:
             if numbers.max() >= header.shape[0]:
                 worst = here[int(numbers.argmax())]
                 raise DataError(
-                    f"particle {index[worst] + 1} wants image {numbers.max() + 1} of {header.path}, which has {header.shape[0]} images; "
+                    f"particle {index[worst] + 1} wants image {numbers.max() + 1} of {header.path}, "
+                    f"which has {header.shape[0]} images; "
                     "the stack was made anew or belongs to another STAR file"
                 )
             out[here] = read_images(header, numbers)

@@ -144,9 +144,9 @@ def add_tilt_geometry(particles: xr.Dataset, series: dict[str, TiltSeriesTable])
     -------
     Dataset
         On ``image``: ``tilt_angle`` (deg), ``dose`` (e/Å^2 before the image), ``depth`` (Å along the beam from the tomogram's
-        centre), ``defocus_u``, ``defocus_v`` at that depth, ``defocus_angle``, ``phase_shift``, ``ctf_scale``, ``ctf_b_factor``, and
-        ``tilt_rotation`` (image, image_axis, particle_axis): a particle at pose ``A = euler_to_matrix(...)`` is seen in the image at
-        ``tilt_rotation @ A``.
+        centre), ``defocus_u``, ``defocus_v`` at that depth, ``defocus_angle``, ``phase_shift``, ``ctf_scale``,
+        ``ctf_b_factor``, and ``tilt_rotation`` (image, image_axis, particle_axis): a particle at pose
+        ``A = euler_to_matrix(...)`` is seen in the image at ``tilt_rotation @ A``.
 
     Raises
     ------
@@ -203,7 +203,9 @@ def _positions(particles: xr.Dataset, names: list[str], series: dict[str, TiltSe
         a = np.array([series[name].number("rlnTomoTiltSeriesPixelSize") for name in names])
         centred = (pixels - size / 2) * a[:, None]
     else:
-        raise DataError("tilt images: the particles have no coordinates (_rlnCenteredCoordinateXAngst ...): their depth is not known")
+        raise DataError(
+            "tilt images: the particles have no coordinates (_rlnCenteredCoordinateXAngst ...): their depth is not known"
+        )
     return centred - np.einsum("nij,nj->ni", subtomogram, offset), subtomogram
 
 
@@ -211,14 +213,17 @@ def _check(particles: xr.Dataset, names: list[str], visible: Any, name: str, tab
     row = names.index(name)
     if visible is not None and len(_numbers(visible[row])) != table.n:
         raise DataError(
-            f"particle {row + 1} lists {len(_numbers(visible[row]))} tilts in _rlnTomoVisibleFrames, {table.where} has {table.n} for {name}: "
+            f"particle {row + 1} lists {len(_numbers(visible[row]))} tilts in _rlnTomoVisibleFrames, {table.where} has {table.n} "
+            f"for {name}: "
             "give the tomograms file that the particles were extracted with (tomograms=)"
         )
     if "rlnTomoTiltSeriesPixelSize" in particles and "rlnTomoTiltSeriesPixelSize" in table.series:
         group = int(np.nonzero(particles["optics"].values == particles["optics_group"].values[row])[0][0])
         ours, theirs = float(particles["rlnTomoTiltSeriesPixelSize"].values[group]), table.number("rlnTomoTiltSeriesPixelSize")
         if abs(ours - theirs) > 1e-3:
-            raise DataError(f"tilt series {name} has {theirs:g} Å pixels, the optics group of particle {row + 1} says {ours:g} Å; correct one")
+            raise DataError(
+                f"tilt series {name} has {theirs:g} Å pixels, the optics group of particle {row + 1} says {ours:g} Å; correct one"
+            )
 
 
 def tomograms_of(where: str | os.PathLike[str], given: Any, start: Path, project_dir: Any) -> Path | None:

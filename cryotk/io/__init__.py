@@ -1,7 +1,8 @@
 """Files in and out: STAR, MRC, RELION's particle tables and results, cryoSPARC's particles.
 
 Readers are tolerant of what real files contain and name the line of what they cannot read; writers are atomic and give RELION's own
-bytes. What is read becomes plain tables (``StarBlock``) and numpy arrays in RELION's labels; the room ``data`` makes Datasets of them.
+bytes. What is read becomes plain tables (``StarBlock``) and numpy arrays in RELION's labels; the room ``data`` makes
+Datasets of them.
 No mathematics of the field, no xarray graphs, nothing that stays open.
 """
 

@@ -17,15 +17,26 @@ __all__ = ["read_cs"]
 
 _PLAIN = {
     "ctf/df1_A": ("rlnDefocusU", 1.0), "ctf/df2_A": ("rlnDefocusV", 1.0), "ctf/df_angle_rad": ("rlnDefocusAngle", 180 / np.pi),
-    "ctf/phase_shift_rad": ("rlnPhaseShift", 180 / np.pi), "ctf/bfactor": ("rlnCtfBfactor", 1.0), "ctf/scale": ("rlnCtfScalefactor", 1.0),
+    "ctf/phase_shift_rad": ("rlnPhaseShift", 180 / np.pi), "ctf/bfactor": ("rlnCtfBfactor", 1.0),
+    "ctf/scale": ("rlnCtfScalefactor", 1.0),
 }  # fmt: skip
-_GROUP = ("ctf/exp_group_id", "ctf/accel_kv", "ctf/cs_mm", "ctf/amp_contrast", "blob/psize_A", "blob/shape", "ctf/tilt_A", "ctf/anisomag")
+_GROUP = (
+    "ctf/exp_group_id",
+    "ctf/accel_kv",
+    "ctf/cs_mm",
+    "ctf/amp_contrast",
+    "blob/psize_A",
+    "blob/shape",
+    "ctf/tilt_A",
+    "ctf/anisomag",
+)
 
 
 def read_cs(path: str | os.PathLike[str]) -> dict[str, StarBlock]:
     """Read a particle ``.cs`` file as ``optics`` and ``particles`` tables.
 
-    Fields that the job did not change are looked for in the job's ``..._passthrough_particles.cs`` beside it. Angles, offsets and CTFs are
+    Fields that the job did not change are looked for in the job's ``..._passthrough_particles.cs`` beside it. Angles,
+    offsets and CTFs are
     RELION's for the same images; for images made anew by another program the y axis may be turned round. Trefoil and tetrafoil are
     not converted, with a warning when they are not zero.
 
@@ -67,7 +78,9 @@ def read_cs(path: str | os.PathLike[str]) -> dict[str, StarBlock]:
     columns["ucsfUid"] = fields["uid"]
     for name in ("ctf/trefoil_A", "ctf/tetra_A"):
         if name in fields and np.any(fields[name]):
-            warnings.warn(f"{path}: {name} is not zero and is not converted; refine the aberrations again", FormatWarning, stacklevel=3)
+            warnings.warn(
+                f"{path}: {name} is not zero and is not converted; refine the aberrations again", FormatWarning, stacklevel=3
+            )
     return {"optics": StarBlock("optics", optics), "particles": StarBlock("particles", columns)}
 
 
@@ -76,7 +89,9 @@ def _fields(path: Path) -> dict[str, np.ndarray]:
         with open(path, "rb") as f:
             magic = f.read(6)
         if magic == b"\x94CSDAT":
-            raise FileFormatError(f"{path} is a compressed stream of a newer cryoSPARC; export the job's particles as a plain .cs file")
+            raise FileFormatError(
+                f"{path} is a compressed stream of a newer cryoSPARC; export the job's particles as a plain .cs file"
+            )
         table = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise MissingFileError(f"{path}: no such file") from None
@@ -122,7 +137,11 @@ def _optics(fields: dict[str, np.ndarray], n: int) -> tuple[dict[str, Any], np.n
         "rlnOpticsGroupName": np.array([f"opticsGroup{i + 1}" for i in range(len(first))], object),
         "rlnImagePixelSize": _rounded(fields["blob/psize_A"][first]),
     }
-    for name, label in (("ctf/accel_kv", "rlnVoltage"), ("ctf/cs_mm", "rlnSphericalAberration"), ("ctf/amp_contrast", "rlnAmplitudeContrast")):
+    for name, label in (
+        ("ctf/accel_kv", "rlnVoltage"),
+        ("ctf/cs_mm", "rlnSphericalAberration"),
+        ("ctf/amp_contrast", "rlnAmplitudeContrast"),
+    ):
         if name in fields:
             table[label] = _rounded(fields[name][first])
     if "blob/shape" in fields:

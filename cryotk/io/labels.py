@@ -104,7 +104,8 @@ _BOOL = {"rlnBlushNoSpectralTrailing", "rlnGradHasConverged", "rlnHelicalKeepTil
          "rlnJobIsContinue", "rlnJobIsTomo"}  # fmt: skip
 _FLOAT_STARTS = (
     "rlnAngle", "rlnOrigin", "rlnDefocus", "rlnPhaseShift", "rlnCoordinate", "rlnCenteredCoordinate", "rlnCtfBfactor",
-    "rlnCtfScale", "rlnCtfMaxResolution", "rlnCtfFigureOfMerit", "rlnCtfAstigmatism", "rlnCtfIceRingDensity", "rlnCtfValidationScore",
+    "rlnCtfScale", "rlnCtfMaxResolution", "rlnCtfFigureOfMerit", "rlnCtfAstigmatism", "rlnCtfIceRingDensity",
+    "rlnCtfValidationScore",
     "rlnAutopickFigureOfMerit", "rlnNormCorrection", "rlnLogLikeli", "rlnMaxValueProb", "rlnVoltage", "rlnSphericalAberration",
     "rlnAmplitudeContrast", "rlnImagePixelSize", "rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize", "rlnPixelSize",
     "rlnDetectorPixelSize", "rlnMagnification", "rlnMagMat", "rlnBeamTiltX", "rlnBeamTiltY", "rlnTomoTiltSeriesPixelSize",

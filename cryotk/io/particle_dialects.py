@@ -57,7 +57,9 @@ def particle_tables(blocks: dict[str, StarBlock], where: str, pixel_size: float 
     """
     particles = _particle_block(blocks, where)
     if len(particles) == 0:
-        raise DataError(f"{where}: the particle table data_{particles.name} is empty; the selection kept nothing, or the file was cut")
+        raise DataError(
+            f"{where}: the particle table data_{particles.name} is empty; the selection kept nothing, or the file was cut"
+        )
     optics = blocks.get("optics")
     general = blocks["general"].columns if "general" in blocks and not blocks["general"].is_loop else {}
     particles = StarBlock("particles", dict(particles.columns), True, particles.version, particles.first_line)
@@ -66,16 +68,16 @@ def particle_tables(blocks: dict[str, StarBlock], where: str, pixel_size: float 
         _check_numbers(particles, where, list(_OLD_OPTICS))
         optics, particles = _modernise(particles, where, pixel_size)
     else:
-        optics = StarBlock("optics", dict(optics.columns) if optics.is_loop else {k: np.array([v]) for k, v in optics.columns.items()},
-                           True, optics.version, optics.first_line)  # fmt: skip
+        columns = dict(optics.columns) if optics.is_loop else {k: np.array([v]) for k, v in optics.columns.items()}
+        optics = StarBlock("optics", columns, True, optics.version, optics.first_line)
         _check_numbers(optics, where, [c for c in OPTICS_NAMES if label_kind(c) in ("float", "int")])
         if pixel_size is not None:
             optics.columns["rlnImagePixelSize"] = np.full(len(optics), float(pixel_size))
         stale = [c for c in _IN_PIXELS if c in particles and _IN_PIXELS[c] not in particles]
         if stale:
             warnings.warn(
-                f"{where}: columns {', '.join('_' + c for c in stale)} are in pixels beside an optics table; RELION ignores them and so do "
-                "we: convert them to Å (_rlnOriginXAngst ...) if they are to count",
+                f"{where}: columns {', '.join('_' + c for c in stale)} are in pixels beside an optics table; RELION ignores "
+                "them and so do we: convert them to Å (_rlnOriginXAngst ...) if they are to count",
                 FormatWarning,
                 stacklevel=4,
             )
@@ -111,7 +113,8 @@ def _check_numbers(block: StarBlock, where: str, labels: list[str]) -> None:
                 line = f", line {block.first_line + i}" if block.first_line else ""
                 what = "particle" if block.name == "particles" else "row"
                 raise FileFormatError(
-                    f"{where}{line}: {what} {i + 1} has {v!r} in column _{label}, which must be a number; correct or remove that row"
+                    f"{where}{line}: {what} {i + 1} has {v!r} in column _{label}, which must be a number; correct or remove that "
+                    f"row"
                 ) from None
         block.columns[label] = values.astype(float)
 
@@ -158,7 +161,9 @@ def _old_pixel_size(columns: dict[str, Any], first: np.ndarray, where: str, give
     if "rlnDetectorPixelSize" in columns and "rlnMagnification" in columns:
         detector, magnification = (np.asarray(columns[c], float)[first] for c in ("rlnDetectorPixelSize", "rlnMagnification"))
         if (magnification <= 0).any():
-            raise DataError(f"{where}: _rlnMagnification is {magnification.min():g}, so there is no pixel size; give pixel_size= in Å")
+            raise DataError(
+                f"{where}: _rlnMagnification is {magnification.min():g}, so there is no pixel size; give pixel_size= in Å"
+            )
         return 1e4 * detector / magnification
     for label in PIXEL_LABELS:
         if label in columns:
@@ -180,7 +185,9 @@ def _check_groups(particles: StarBlock, optics: StarBlock, where: str) -> None:
     optics.columns["rlnOpticsGroup"] = groups
     if "rlnOpticsGroup" not in particles:
         if len(optics) > 1:
-            raise DataError(f"{where}: the particle table lacks _rlnOpticsGroup and there are {len(optics)} optics groups; add the column")
+            raise DataError(
+                f"{where}: the particle table lacks _rlnOpticsGroup and there are {len(optics)} optics groups; add the column"
+            )
         particles.columns["rlnOpticsGroup"] = np.full(len(particles), groups[0])
     used = np.asarray(particles["rlnOpticsGroup"]).astype(np.int64)
     particles.columns["rlnOpticsGroup"] = used

@@ -64,7 +64,8 @@ def read_iteration(path: str | Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``number``, ``model``, ``half2`` (the second half-set's model, or None), ``sampling`` (None without file), ``convergence`` (None without optimiser file) as dicts of
+        ``number``, ``model``, ``half2`` (the second half-set's model, or None), ``sampling`` (None without file),
+        ``convergence`` (None without optimiser file) as dicts of
         the dataclasses' fields; ``assignments`` (name -> array), ``units``, ``optimiser`` (label -> value), ``files``
         (what -> path), ``missing`` (names of maps that are not there: these are zeros).
 

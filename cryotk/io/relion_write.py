@@ -131,7 +131,9 @@ def write_iteration(
     if version == "3.1":
         entries = {k: v for k, v in entries.items() if not k.startswith(_ONLY_5)}
     path = folder / f"{stem}_optimiser.star"
-    header = f"# RELION optimiser; version {relion}\n# {command} \n" if command else f"# RELION optimiser; version {relion}; by cryotk\n"
+    header = (
+        f"# RELION optimiser; version {relion}\n# {command} \n" if command else f"# RELION optimiser; version {relion}; by cryotk\n"
+    )
     write_star(path, {"optimiser_general": StarBlock("optimiser_general", entries, is_loop=False)}, tag, header)
     return path
 

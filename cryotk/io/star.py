@@ -123,7 +123,8 @@ def read_star(path: str | os.PathLike[str], blocks: list[str] | None = None) -> 
     Returns
     -------
     dict of str to StarBlock
-        In the file's order; a repeated name, or a second loop of a block, gets ``.2``, ``.3``. Where a loop follows a list in one block, the list has the
+        In the file's order; a repeated name, or a second loop of a block, gets ``.2``, ``.3``. Where a loop follows a
+        list in one block, the list has the
         block's name and the loop the name ``<block>.loop``.
 
     Raises
@@ -162,7 +163,8 @@ def read_star(path: str | os.PathLike[str], blocks: list[str] | None = None) -> 
             elif stripped and out:
                 shown = stripped[:40].decode("utf-8", "replace")
                 raise FileFormatError(
-                    f"{p}, line {lines.number}: {shown!r} is neither a label, nor loop_, nor data_; rows may not follow an empty line"
+                    f"{p}, line {lines.number}: {shown!r} is neither a label, nor loop_, nor data_; rows may not follow an empty "
+                    f"line"
                 )
             elif lines.number > 100_000:
                 break
@@ -282,7 +284,8 @@ def _read_rows(lines: _Lines, name: str, labels: list[str], as_text: set[int], w
         parts += [w.result() for w in waiting]
     if wanted and not text.endswith((b"\n", b" ")) and text[: text.rfind(b"\n") + 1].endswith(b" \n"):
         warnings.warn(
-            f"{lines.path}: the last row ends without the blank that ends the others; the file may have been cut, compare it with its "
+            f"{lines.path}: the last row ends without the blank that ends the others; the file may have been cut, compare it with "
+            f"its "
             "original",
             FormatWarning,
             stacklevel=5,

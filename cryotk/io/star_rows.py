@@ -120,7 +120,7 @@ def parse_rows(path: str, name: str, labels: list[str], text: bytes, first_line:
 
 
 def _is_odd(text: bytes) -> bool:
-    """Whether quotes, comments or unusual white space need the tokenizer; the plain searches are many times faster than one pattern."""
+    """Whether quotes, comments or unusual white space need the tokenizer; plain searches are much faster than one pattern."""
     if any(c in text for c in (b"\r", b"\v", b"\f")):
         return True
     return any(c in text for c in (b"'", b'"', b"#")) and _ODD.search(text) is not None

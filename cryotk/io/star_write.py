@@ -167,7 +167,9 @@ def _texts(block: str, label: str, values: list[Any], first: bool) -> np.ndarray
         matrix = np.array(fields, dtype=f"S{max(longest, 1)}").view(np.uint8).reshape(len(fields), -1)
         # short, quoted or impossible ones: bytes up to the blank, quotes and # at the start, and nothing at all
         odd = (matrix[:, : min(10, matrix.shape[1])] == 0).any(1) if longest >= 10 else np.ones(len(fields), bool)
-        odd |= (((matrix > 0) & (matrix <= 32)) | (matrix == 127)).any(1) | np.isin(matrix[:, 0], (0, 34, 35, 39, *b";_dl") if first else (0, 34, 35, 39))
+        odd |= (((matrix > 0) & (matrix <= 32)) | (matrix == 127)).any(1) | np.isin(
+            matrix[:, 0], (0, 34, 35, 39, *b";_dl") if first else (0, 34, 35, 39)
+        )
         rows = np.nonzero(odd)[0]
         if len(rows) == 0:
             return matrix
@@ -193,7 +195,9 @@ def _quoted(block: str, label: str, text: bytes, first: bool = False) -> bytes:
     In the ``first`` column also when its row would be taken for a comment, a label, or the start of something else.
     """
     if b"\n" in text or b"\r" in text or b"\0" in text:
-        raise DataError(f"data_{block}, column _{label}: {text.decode(errors='replace')!r} holds a line break; STAR values have one line")
+        raise DataError(
+            f"data_{block}, column _{label}: {text.decode(errors='replace')!r} holds a line break; STAR values have one line"
+        )
     like_a_header = first and text.startswith((b";", b"_", b"data_", b"loop_"))
     if text and not like_a_header and text[:1] not in (b"'", b'"', b"#") and len(text.split()) == 1 and text.split()[0] == text:
         return text

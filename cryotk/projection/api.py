@@ -51,8 +51,8 @@ def _ctf_parameters(table: dict[str, np.ndarray], rows: Any) -> dict[str, Any]:
 
 def _columns(particles: xr.Dataset) -> dict[str, np.ndarray]:
     """What is needed of the table, one row per image."""
-    names = [*_CTF_COLUMNS, "angle_rot", "angle_tilt", "angle_psi", "shift_x", "shift_y", "shift_z", "optics_group", "random_subset",
-             "image_name", "tilt_rotation", "dose"]  # fmt: skip
+    names = [*_CTF_COLUMNS, "angle_rot", "angle_tilt", "angle_psi", "shift_x", "shift_y", "shift_z", "optics_group",
+             "random_subset", "image_name", "tilt_rotation", "dose"]  # fmt: skip
     table = {n: np.asarray(particles[n].values) for n in names if n in particles}
     if "particle_of_image" in particles:
         of = np.asarray(particles["particle_of_image"].values)
@@ -81,7 +81,9 @@ def _damping(table: dict[str, np.ndarray], rows: Any, frequencies: np.ndarray) -
     return dose_weight(np.hypot(frequencies[:, 0], frequencies[:, 1]), table["dose"][rows]).astype(np.float32)
 
 
-def project(volume: Any, particles: Any, apply_ctf: bool = True, *, apply_aberrations: bool = True, padding: float = 2.0) -> xr.DataArray:
+def project(
+    volume: Any, particles: Any, apply_ctf: bool = True, *, apply_aberrations: bool = True, padding: float = 2.0
+) -> xr.DataArray:
     """Project a volume at the poses of particles; computed when asked for.
 
     Parameters
@@ -116,9 +118,12 @@ def project(volume: Any, particles: Any, apply_ctf: bool = True, *, apply_aberra
     n = len(table["optics_group"])
     dim = "image" if "particle_of_image" in p else "particle"
     per = int(max(1, min(500, 32_000_000 // (4 * box * box))))
-    data = da.map_blocks(run, da.arange(n, chunks=per), dtype=np.float32, chunks=((*[per] * (n // per), *([n % per] if n % per else [])), (box,), (box,)),
-                         new_axis=[1, 2], meta=np.empty((0, 0, 0), np.float32))  # fmt: skip
-    return xr.DataArray(data, dims=(dim, "y", "x"), name="projections", attrs={"pixel_size": next(iter(groups.values())).pixel_size})
+    rows = da.arange(n, chunks=per)
+    data = da.map_blocks(run, rows, dtype=np.float32, chunks=(rows.chunks[0], (box,), (box,)), new_axis=[1, 2],
+                         meta=np.empty((0, 0, 0), np.float32))  # fmt: skip
+    return xr.DataArray(
+        data, dims=(dim, "y", "x"), name="projections", attrs={"pixel_size": next(iter(groups.values())).pixel_size}
+    )
 
 
 def _groups_for(particles: xr.Dataset, volume: xr.DataArray) -> dict[int, OpticsGroup]:
@@ -137,7 +142,13 @@ def _project_rows(reference: FourierReference, groups: dict[int, OpticsGroup], t
             continue
         matrices, shifts = _poses(table, rows[here])
         values = predict(
-            reference, optics, matrices, kx, ky, shifts=shifts, ctf_parameters=_ctf_parameters(table, rows[here]) if apply_ctf else None,
+            reference,
+            optics,
+            matrices,
+            kx,
+            ky,
+            shifts=shifts,
+            ctf_parameters=_ctf_parameters(table, rows[here]) if apply_ctf else None,
             apply_odd_phase=apply_aberrations,
         )
         damping = _damping(table, rows[here], np.stack([kx, ky], -1) / (box * optics.pixel_size)) if apply_ctf else None
@@ -215,15 +226,39 @@ def reconstruct(
             source = image_source(p.cryo.group(g)) if "images" not in p else image_source(p)
             local = np.searchsorted(np.nonzero(number == g)[0], rows) if "images" not in p else rows
             _insert_group(
-                accumulator, optics, source, local, rows, table, box, a, size, do_ctf, phase_flip_only, intact_first_peak, bar.update
+                accumulator,
+                optics,
+                source,
+                local,
+                rows,
+                table,
+                box,
+                a,
+                size,
+                do_ctf,
+                phase_flip_only,
+                intact_first_peak,
+                bar.update,
             )
     accumulator.symmetrise(symmetry_operators(symmetry))
     return as_volume(wiener_reconstruct(accumulator, sphere=True).astype(np.float32), a, "cryotk reconstruct")
 
 
-def _insert_group(accumulator: Accumulator, optics: OpticsGroup, source: Any, local: np.ndarray, rows: np.ndarray, table: dict[str, np.ndarray],
-                  box: int, pixel_size: float, size: int, do_ctf: bool, flip: bool, intact: bool,
-                  done: Callable[[int], object]) -> None:
+def _insert_group(
+    accumulator: Accumulator,
+    optics: OpticsGroup,
+    source: Any,
+    local: np.ndarray,
+    rows: np.ndarray,
+    table: dict[str, np.ndarray],
+    box: int,
+    pixel_size: float,
+    size: int,
+    do_ctf: bool,
+    flip: bool,
+    intact: bool,
+    done: Callable[[int], object],
+) -> None:
     n = optics.box_size
     rho = n * optics.pixel_size / (box * pixel_size)
     kx, ky = _half_plane(n, min(n / 2, np.ceil(rho * size / 2)))
@@ -287,4 +322,6 @@ def ctf_image(particles: Any, row: int = 0, box_size: int | None = None, pixel_s
     k = (np.arange(n) - n // 2) / (n * a)
     y, x = np.meshgrid(k, k, indexing="ij")
     values = ctf(optics, np.stack([x.ravel(), y.ravel()], -1), **_ctf_parameters(table, [row]))[0].reshape(n, n)
-    return xr.DataArray(values, dims=("ky", "kx"), coords={"ky": ("ky", k, {"units": "1/Å"}), "kx": ("kx", k, {"units": "1/Å"})}, name="ctf")
+    return xr.DataArray(
+        values, dims=("ky", "kx"), coords={"ky": ("ky", k, {"units": "1/Å"}), "kx": ("kx", k, {"units": "1/Å"})}, name="ctf"
+    )

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-__all__ = ["centre_signs", "crop_half", "half_shape", "half_radius_squared", "paste_half", "sinc_squared"]
+__all__ = ["centre_signs", "crop_half", "half_radius_squared", "half_shape", "paste_half", "sinc_squared"]
 
 
 def half_shape(r_max: int, dims: int) -> tuple[int, ...]:

@@ -145,7 +145,9 @@ def find_symmetry_axes(map_: np.ndarray, symmetry: str, shells: int | None = Non
     return SymmetryAxes(symmetry, best[1], best[2], best[0])
 
 
-def _improve(score: _Score, rotation: np.ndarray, shift: np.ndarray, size: float, minimize: object) -> tuple[np.ndarray, np.ndarray]:
+def _improve(
+    score: _Score, rotation: np.ndarray, shift: np.ndarray, size: float, minimize: object
+) -> tuple[np.ndarray, np.ndarray]:
     def loss(p: np.ndarray) -> float:
         # where the group leaves the centre free (along the axis of Cn) it stays
         free = 1e-7 * float((p[3:] ** 2).sum())

@@ -183,5 +183,5 @@ def figures_table(columns: dict[str, dict[str, float]], demands: dict[str, tuple
         comparison, limit = wanted.get(name, ("", 0.0))
         rows.append([name, *cells, f"{comparison} {limit:g}" if comparison else ""])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))).rstrip()
-                     for row in rows)  # fmt: skip
+    padded = ([c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))] for row in rows)
+    return "\n".join("  ".join(cells).rstrip() for cells in padded)

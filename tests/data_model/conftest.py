@@ -26,7 +26,9 @@ class Project:
     def write(self, **changes) -> Path:
         """Write the table; ``changes`` are columns of particles or optics, None removes one."""
         n = len(self.pixels)
-        names = [f"{i + 1:06d}@Extract/job001/a.mrcs" for i in range(6)] + [f"{i + 1:06d}@Extract/job001/b.mrcs" for i in range(n - 6)]
+        names = [f"{i + 1:06d}@Extract/job001/a.mrcs" for i in range(6)] + [
+            f"{i + 1:06d}@Extract/job001/b.mrcs" for i in range(n - 6)
+        ]
         particles = {
             "rlnImageName": np.array(names, object), "rlnMicrographName": np.array(["m1.mrc"] * 6 + ["m2.mrc"] * (n - 6), object),
             "rlnOpticsGroup": np.ones(n, int), "rlnDefocusU": np.linspace(10_000, 15_000, n),

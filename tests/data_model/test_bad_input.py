@@ -170,7 +170,9 @@ def test_not_a_particle_file(project, shared):
 
 
 def test_half_sets_and_implausible_ctfs(project):
-    p = open_particles(project.write(rlnRandomSubset=np.array([1] * 9 + [3]), rlnDefocusU=np.full(10, 1.2), rlnDefocusV=np.full(10, 1.1)))
+    p = open_particles(
+        project.write(rlnRandomSubset=np.array([1] * 9 + [3]), rlnDefocusU=np.full(10, 1.2), rlnDefocusV=np.full(10, 1.1))
+    )
     report = p.cryo.validate()
     assert any("random_subset must be 1 or 2" in e for e in report.errors)
     assert any("below 1000 Å" in w for w in report.warnings)

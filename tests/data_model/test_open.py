@@ -118,7 +118,8 @@ def test_project_directory_is_found_by_walking_up_or_given(project, tmp_path):
 def test_old_tables_become_optics_groups_in_angstrom(tmp_path):
     (tmp_path / "old.star").write_text(
         "\ndata_\n\nloop_ \n" + "".join(f"_{c}\n" for c in (
-            "rlnImageName", "rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast", "rlnMagnification", "rlnDetectorPixelSize",
+            "rlnImageName", "rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast",
+            "rlnMagnification", "rlnDetectorPixelSize",
             "rlnOriginX", "rlnOriginYPrior", "rlnHelicalTrackLength", "rlnDefocusU"))
         + "1@s.mrcs 300 2.7 0.1 10000 2.0 1.5 -2 10 10000\n2@s.mrcs 200 2.7 0.1 10000 3.0 1.5 -2 10 10000\n"
           "3@s.mrcs 300 2.7 0.1 10000 2.0 -4 0 0 10000\n")  # fmt: skip
@@ -158,7 +159,9 @@ def test_written_files_are_relions_own_bytes(shared, tmp_path):
 
 def test_round_trip_of_changed_sets(project, tmp_path):
     p = open_particles(project.star)
-    part = select_particles(p, np.arange(10)[::-2]).assign(angle_rot=("particle", np.arange(5.0)), thoughts=("particle", np.zeros(5)))
+    part = select_particles(p, np.arange(10)[::-2]).assign(
+        angle_rot=("particle", np.arange(5.0)), thoughts=("particle", np.zeros(5))
+    )
     write_particles(part, project.star.parent / "w.star")
     back = open_particles(project.star.parent / "w.star")
     np.testing.assert_array_equal(back["images"].values, project.pixels[::-2][:5])

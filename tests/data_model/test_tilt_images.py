@@ -60,7 +60,9 @@ def test_depth_is_that_of_the_true_position(folder, particles):
 def _premultiplied(p, rows: np.ndarray, images: np.ndarray, plain: np.ndarray, more_defocus: float = 0.0) -> np.ndarray:
     """Correlation of RELION's CTF-multiplied images with plain ones times our CTF and dose weight, inside the circle."""
     n = plain.shape[-1]
-    group = OpticsGroup(float(p.pixel_size[0]), float(p.voltage[0]), float(p.spherical_aberration[0]), float(p.amplitude_contrast[0]), n)
+    group = OpticsGroup(
+        float(p.pixel_size[0]), float(p.voltage[0]), float(p.spherical_aberration[0]), float(p.amplitude_contrast[0]), n
+    )
     ky, kx = np.meshgrid(np.fft.fftfreq(n), np.fft.rfftfreq(n), indexing="ij")
     xy = np.stack([kx.ravel(), ky.ravel()], -1) / group.pixel_size
     u, v, angle, phase = (p[k].values[rows] for k in ("defocus_u", "defocus_v", "defocus_angle", "phase_shift"))
@@ -110,7 +112,9 @@ def test_projections_of_the_true_map_fit_the_images(folder, particles):
     kx, ky = x[inside].astype(np.int32), ky[inside].astype(np.int32)
     f = np.fft.rfft2(images)[:, ky, kx] * (1 - 2 * ((kx + ky) % 2))
     damp = dose_weight(np.hypot(kx, ky) / (n * 8.0), p.dose.values)
-    parameters = {k: p[k].values for k in ("defocus_u", "defocus_v", "defocus_angle", "phase_shift")} | {"scale": p.ctf_scale.values}
+    parameters = {k: p[k].values for k in ("defocus_u", "defocus_v", "defocus_angle", "phase_shift")} | {
+        "scale": p.ctf_scale.values
+    }
 
     def score(rotation: np.ndarray) -> float:
         c = predict(reference, group, rotation @ pose, kx, ky, ctf_parameters=parameters) * damp

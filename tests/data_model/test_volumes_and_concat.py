@@ -138,7 +138,12 @@ def test_gpu_and_programs_that_are_not_there(project, tmp_path, monkeypatch):
     monkeypatch.setattr("subprocess.Popen", lambda command: None)
     script = v.cryo.open_in("chimerax", tmp_path / "out", level=0.25)
     text = script.read_text()
-    assert script.name == "volume.cxc" and str(tmp_path / "out" / "volume.mrc") in text and "level 0.25" in text and "voxelSize 1" in text
+    assert (
+        script.name == "volume.cxc"
+        and str(tmp_path / "out" / "volume.mrc") in text
+        and "level 0.25" in text
+        and "voxelSize 1" in text
+    )
     assert open_volume(tmp_path / "out" / "volume.mrc").shape == v.shape
     monkeypatch.setitem(__import__("sys").modules, "napari", None)
     with pytest.raises(SettingsError, match="napari"):

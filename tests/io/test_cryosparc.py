@@ -19,7 +19,9 @@ def test_imported_particles_agree_with_their_star_file(shared):
     star = open_particles(folder / "empiar_10076_7.star", images=False)
     for name in ("defocus_u", "defocus_v", "defocus_angle"):
         np.testing.assert_allclose(cs[name].values, star[name].values, rtol=1e-5)
-    assert cs["voltage"].values.tolist() == [300.0] and cs["pixel_size"].values[0] == pytest.approx(star["pixel_size"].values[0], rel=1e-4)
+    assert cs["voltage"].values.tolist() == [300.0] and cs["pixel_size"].values[0] == pytest.approx(
+        star["pixel_size"].values[0], rel=1e-4
+    )
     assert cs["image_name"].values[6] == "000007@empiar_10076_7.mrc" and optics_groups(cs)[1].box_size == 320
     assert "magnification_matrix" not in cs and "beam_tilt_x" not in cs
 

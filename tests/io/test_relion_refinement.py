@@ -89,7 +89,9 @@ def test_a_map_of_another_size_is_not_taken(step2d, tmp_path):
 
 def _old_files(folder, per_angstrom):
     """RELION 3.1 (per Å) or older (per pixel): noise spectra per scale group, maybe offsets in pixels."""
-    offset, accuracy = ("SigmaOffsetsAngst", "AccuracyTranslationsAngst") if per_angstrom else ("SigmaOffsets", "AccuracyTranslations")
+    offset, accuracy = (
+        ("SigmaOffsetsAngst", "AccuracyTranslationsAngst") if per_angstrom else ("SigmaOffsets", "AccuracyTranslations")
+    )
     shells = np.arange(9)
     general = {
         "rlnReferenceDimensionality": 2, "rlnDataDimensionality": 2, "rlnOriginalImageSize": 16, "rlnCurrentResolution": 8.0,
@@ -99,11 +101,13 @@ def _old_files(folder, per_angstrom):
     blocks = [
         StarBlock("model_general", general, False),
         StarBlock("model_classes", {
-            "rlnReferenceImage": np.array(["000001@Class2D/job1/run_it007_classes.mrcs"], object), "rlnClassDistribution": np.ones(1),
+            "rlnReferenceImage": np.array(["000001@Class2D/job1/run_it007_classes.mrcs"], object),
+            "rlnClassDistribution": np.ones(1),
             f"rln{accuracy}": np.array([0.5]), "rlnClassPriorOffsetX": np.array([0.25]), "rlnClassPriorOffsetY": np.array([-0.5]),
         }),
         StarBlock("model_groups", {
-            "rlnGroupNumber": np.array([1, 2]), "rlnGroupName": np.array(["a", "b"], object), "rlnGroupNrParticles": np.array([3, 1]),
+            "rlnGroupNumber": np.array([1, 2]), "rlnGroupName": np.array(["a", "b"], object),
+            "rlnGroupNrParticles": np.array([3, 1]),
             "rlnGroupScaleCorrection": np.array([0.9, 1.1]),
         }),
     ]  # fmt: skip
@@ -114,7 +118,9 @@ def _old_files(folder, per_angstrom):
         "rlnImageName": np.array([f"{i + 1}@s.mrcs" for i in range(4)], object), "rlnGroupNumber": np.array([1, 1, 1, 2]),
         "rlnClassNumber": np.ones(4, int), "rlnAnglePsi": np.zeros(4),
     }  # fmt: skip
-    table |= {"rlnOriginXAngst": np.full(4, 1.5)} if per_angstrom else {"rlnOriginX": np.full(4, 1.5), "rlnOriginY": np.full(4, -2.0)}
+    table |= (
+        {"rlnOriginXAngst": np.full(4, 1.5)} if per_angstrom else {"rlnOriginX": np.full(4, 1.5), "rlnOriginY": np.full(4, -2.0)}
+    )
     name = "particles" if per_angstrom else ""
     write_star(folder / "run_it007_data.star", {name: StarBlock(name, table)})
     sampling = {"rlnIs3DSampling": False, "rlnPsiStep": 6.0, "rlnOffsetRange": 5.0, "rlnOffsetStep": 2.0}

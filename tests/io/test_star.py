@@ -140,7 +140,9 @@ def test_line_ends_tabs_comments_and_quotes(tmp_path, end, blank):
 
 
 def test_list_then_loop_and_two_loops(tmp_path):
-    blocks = read_star(_write(tmp_path, "data_a\n_rlnVoltage 300\n_rlnX abc\nloop_\n_rlnDefocusU\n1\n2\n\nloop_\n_rlnDefocusV\n3\n"))
+    blocks = read_star(
+        _write(tmp_path, "data_a\n_rlnVoltage 300\n_rlnX abc\nloop_\n_rlnDefocusU\n1\n2\n\nloop_\n_rlnDefocusV\n3\n")
+    )
     assert blocks["a"]["rlnVoltage"] == 300.0 and blocks["a"]["rlnX"] == "abc"
     assert blocks["a.loop"]["rlnDefocusU"].tolist() == [1, 2] and blocks["a.loop.2"]["rlnDefocusV"].tolist() == [3]
 
@@ -177,7 +179,8 @@ def test_fast_numbers_are_those_of_c(old):
     rng = np.random.default_rng(1)
     values = np.concatenate([
         rng.normal(0, 10.0 ** rng.integers(-5, 8, 200_000)), rng.integers(-200_000_000, 200_000_000, 50_000) / 2e6,
-        [0.0, -0.0, 1e5, -1e5, 99999.9999999, -99999.99999, 9999.9999999, -9999.9999996, 0.001, -0.001, 0.0009999999, 5e-324, 1e308],
+        [0.0, -0.0, 1e5, -1e5, 99999.9999999, -99999.99999, 9999.9999999, -9999.9999996, 0.001, -0.001,
+         0.0009999999, 5e-324, 1e308],
     ])  # fmt: skip
     fields = _floats(values, old)
     ours = [bytes(f[f != 0]).decode() for f in fields]
@@ -193,7 +196,9 @@ NUMBER = st.floats(allow_nan=False, allow_infinity=False, min_value=-1e12, max_v
 @given(rows=st.lists(st.tuples(TEXT, NUMBER, st.integers(-(2**62), 2**62)), min_size=1, max_size=20))
 def test_round_trip(tmp_path, rows):
     names, floats, ints = zip(*rows, strict=True)
-    block = StarBlock("t", {"rlnMicrographName": np.array(names, object), "rlnDefocusU": np.array(floats), "rlnClassNumber": np.array(ints)})
+    block = StarBlock(
+        "t", {"rlnMicrographName": np.array(names, object), "rlnDefocusU": np.array(floats), "rlnClassNumber": np.array(ints)}
+    )
     path = tmp_path / "r.star"
     write_star(path, {"t": block})
     back = read_star(path)["t"]
@@ -203,7 +208,9 @@ def test_round_trip(tmp_path, rows):
     assert format_star({"t": back}) == path.read_bytes()
 
 
-@pytest.mark.parametrize("value", [";", "; x", "_rlnA", "data_", "data_x", "loop_", "#", "# version 30001", "'", '"', "'a b\"", "", " "])
+@pytest.mark.parametrize(
+    "value", [";", "; x", "_rlnA", "data_", "data_x", "loop_", "#", "# version 30001", "'", '"', "'a b\"", "", " "]
+)
 def test_first_values_that_look_like_something_else(tmp_path, value):
     for columns in ({"rlnMicrographName": np.array([value, value], object)},
                     {"rlnMicrographName": np.array([value, "b"], object), "rlnDefocusU": np.ones(2)}):  # fmt: skip
@@ -212,7 +219,9 @@ def test_first_values_that_look_like_something_else(tmp_path, value):
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(values=st.dictionaries(st.sampled_from(["rlnVoltage", "rlnImageSize", "rlnReferenceImage", "rlnIsHelix"]), NUMBER, min_size=1))
+@given(
+    values=st.dictionaries(st.sampled_from(["rlnVoltage", "rlnImageSize", "rlnReferenceImage", "rlnIsHelix"]), NUMBER, min_size=1)
+)
 def test_lists_round_trip(tmp_path, values):
     entries = {k: {"rlnImageSize": int(v), "rlnIsHelix": v > 0, "rlnReferenceImage": f"a{v}"}.get(k, v) for k, v in values.items()}
     path = tmp_path / "l.star"
@@ -231,7 +240,10 @@ TOKEN = st.one_of(
 
 
 @settings(max_examples=200, deadline=None)
-@given(rows=st.lists(st.tuples(TOKEN, TOKEN, st.sampled_from(["a/b.mrc", "c@d", "7"])), min_size=1, max_size=8), tail=st.sampled_from([" \n", "\n", ""]))
+@given(
+    rows=st.lists(st.tuples(TOKEN, TOKEN, st.sampled_from(["a/b.mrc", "c@d", "7"])), min_size=1, max_size=8),
+    tail=st.sampled_from([" \n", "\n", ""]),
+)
 def test_compiled_and_plain_parsers_agree(rows, tail):
     from cryotk.io.star_rows import typed_column
     from cryotk.io.star_scan import scan_rows

@@ -31,5 +31,7 @@ def test_bad_curves(x, y, message):
 
 def test_real_curve(shared):
     block = next(iter(read_star(shared / "data/relion5_spa_betagal/mtf_k2_200kV.star").values()))
-    curve = modulation_transfer(block.columns["rlnResolutionInversePixel"], block.columns["rlnMtfValue"], 0.885, np.linspace(0, 0.5, 20))
+    curve = modulation_transfer(
+        block.columns["rlnResolutionInversePixel"], block.columns["rlnMtfValue"], 0.885, np.linspace(0, 0.5, 20)
+    )
     assert curve[0] > 0.95 and np.all(np.diff(curve) < 1e-3) and curve.min() > 0

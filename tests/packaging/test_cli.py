@@ -131,7 +131,9 @@ def test_unknown_options_of_other_commands_are_refused(capsys):
 
 def test_warmup_compiles_every_loop_a_first_run_needs(tmp_path):
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-m", "cryotk.cli", "warmup"], capture_output=True, text=True, check=True, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-m", "cryotk.cli", "warmup"], capture_output=True, text=True, check=True, env=environment
+    )
     assert "ready after" in done.stdout
     cached = {p.name.split(".")[0] for p in tmp_path.rglob("*.nbi")}
     assert {"ctf_loops", "star_scan", "slice_extraction", "slice_insertion", "scores", "selection"} <= cached
@@ -177,7 +179,9 @@ def test_info_names_the_last_checkpoint_by_its_iteration(tmp_path, capsys):
 
 
 def test_console_script_is_installed(tmp_path):
-    done = subprocess.run([sys.executable, "-m", "cryotk.cli", "--version"], capture_output=True, text=True, cwd=tmp_path, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "cryotk.cli", "--version"], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
     assert done.stdout.strip() == f"cryotk {ctk.__version__}"
 
 

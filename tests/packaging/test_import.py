@@ -79,7 +79,12 @@ def test_stub_and_package_say_the_same():
     import cryotk
 
     stub = Path(cryotk.__file__).with_suffix(".pyi")
-    names = {alias.asname or alias.name for node in ast.parse(stub.read_text()).body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    names = {
+        alias.asname or alias.name
+        for node in ast.parse(stub.read_text()).body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
     assert names == set(cryotk.__all__)
     assert (stub.parent / "py.typed").exists()
 

@@ -26,7 +26,7 @@ def _fsc(particles: xr.Dataset, symmetry: str = "D2") -> xr.DataArray:
 
 
 def _at(curve: xr.DataArray, resolution: float) -> float:
-    return float(curve[int(round(64 * 3.54 / resolution))])
+    return float(curve[round(64 * 3.54 / resolution)])
 
 
 def test_right(posed):

@@ -37,7 +37,9 @@ def _standalone(model_id: str, states: dict[str, Any]) -> str | None:
     if state.get("progress"):
         # no kernel: nothing to run or stop
         state["progress"] = {"running": False, "can_run": False}
-    return _SHIM.format(id=f"ck-{model_id}", css=css.replace("</", "<\\/"), state=_safe(state), buffers=_safe(buffers), esm=_safe(esm))
+    return _SHIM.format(
+        id=f"ck-{model_id}", css=css.replace("</", "<\\/"), state=_safe(state), buffers=_safe(buffers), esm=_safe(esm)
+    )
 
 
 # code first, so that what stands in it is left alone; then $$ ... $$ and $ ... $
