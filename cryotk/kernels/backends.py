@@ -145,7 +145,7 @@ class CudaBackend(Backend):
 
     def rfft2(self, images: Any) -> Any:
         """Half transforms of a stack, complex64."""
-        return self.xp.fft.rfft2(images)
+        return self.xp.ascontiguousarray(self.xp.fft.rfft2(images))
 
     def use(self) -> Any:
         """Context in which this device is the current one of the thread."""

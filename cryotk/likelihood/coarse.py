@@ -125,7 +125,7 @@ def coarse_local(
     unique, slots = np.unique(parents, return_inverse=True)
     slices = tables.maker.slices(
         unique // s.n_orientations, s.matrices(unique % s.n_orientations), tables.coarse_pixels
-    )[:, None]
+    ).reshape(len(unique), 1, 2, len(tables.coarse_pixels))
     n_offsets = len(s.offsets)
     offset_start = np.arange(len(parents) + 1, dtype=np.int64) * n_offsets
     offsets = np.tile(np.arange(n_offsets, dtype=np.int32), len(parents))

@@ -214,7 +214,7 @@ class ExpectationStep:
         post.parent_slot = there(np.arange(b * k))
         post.slot_class = parent_class
         post.slot_matrices = matrices
-        post.slices = tables.maker.slices(parent_class, matrices)[:, None]
+        post.slices = tables.maker.slices(parent_class, matrices).reshape(b * k, 1, 2, len(tables.prepare.lattice))
         p = np.asarray(self.model.class_distribution, float)
         prior = np.log(np.maximum(p, 1e-300) / p.mean())[parent_class]
         log_prior_t = self._log_prior_offsets(block, tables, prior_xy)
