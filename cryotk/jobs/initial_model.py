@@ -33,6 +33,8 @@ __all__ = ["InitialModel", "InitialModelSettings"]
 
 LOCAL_ORDER = 4
 """Angular sampling stays global: its HEALPix order ends below this."""
+SIGMA_OFFSET = 5.0
+"""Å; expected width of offsets at the start. RELION's 10 Å act as 10 / pixel size, which is narrower still."""
 
 
 class InitialModelSettings(RefinementSettings):
@@ -58,7 +60,7 @@ class InitialModelSettings(RefinementSettings):
     perturbation_factor: float = Field(0.5, ge=0, le=1)
     padding: float = Field(1.0, ge=1, le=4)
     inactivity_threshold: float = Field(0.0, ge=0, lt=1)
-    initial_sigma_offset: float = Field(10.0, gt=0)
+    initial_sigma_offset: float | None = Field(None, gt=0)
 
     @field_validator("symmetry")
     @classmethod
@@ -201,7 +203,7 @@ class InitialModel(GradientJob):
             direction_distribution=_flat_directions(k, sampling), current_resolution=box * a / shell, current_size=0,
             padding=s.padding, tau2_fudge=1.0, accuracy_rotation=np.full(k, 999.0), accuracy_translation=np.full(k, 999.0),
             class_resolution=np.full(k, box * a / shell), class_completeness=np.zeros(k), norm_average=1.0,
-            sigma_offset=s.initial_sigma_offset,
+            sigma_offset=s.initial_sigma_offset or (10.0 if s.compat == "relion" else SIGMA_OFFSET),
         )  # fmt: skip
         return self._start_iteration(model, sampling)
 
@@ -414,14 +416,27 @@ def _next_sampling(
         c, accuracy_rotation=float(model.accuracy_rotation[good].min()),
         accuracy_translation=float(model.accuracy_translation[good].min()),
     )  # fmt: skip
-    if sampling.healpix_order + 1 >= LOCAL_ORDER:
-        return sampling, c
-    if s.compat != "relion" and angular_step(sampling.healpix_order) <= _needed_step(s.mask_diameter, model.current_resolution):
-        # what the estimate calls accurate is noise that the map has taken in: finer angles would only fit more of it
-        return sampling, c
-    settings = AutoSettings(local_order=LOCAL_ORDER, mask_diameter=s.mask_diameter, compat=s.compat)
-    finer, after = finer_sampling(sampling, replace(c, iterations_without_large_changes=1), 1 / model.current_resolution, settings)
-    return (_with_directions(finer) if finer.directions is None else finer), after
+    order, after = sampling.healpix_order, c
+    finer = sampling
+    # what the estimate calls accurate is partly noise that the map has taken in: finer angles than its resolution asks for
+    # would only fit more of it
+    enough = s.compat != "relion" and angular_step(order) <= _needed_step(s.mask_diameter, model.current_resolution)
+    if order + 1 < LOCAL_ORDER and not enough:
+        settings = AutoSettings(local_order=LOCAL_ORDER, mask_diameter=s.mask_diameter, compat=s.compat)
+        settled = replace(c, iterations_without_large_changes=1)
+        finer, after = finer_sampling(sampling, settled, 1 / model.current_resolution, settings)
+        finer = _with_directions(finer) if finer.directions is None else finer
+    if s.compat == "relion":
+        return finer, after
+    step, reach = _offsets(sampling, c, model)
+    return replace(finer, offset_step=step, offset_range=reach), after
+
+
+def _offsets(sampling: SamplingSettings, c: Convergence, model: RefinementModel) -> tuple[float, float]:
+    """Step and range in Å of the next offsets: as fine as they can be told, as far as they still move or are spread."""
+    step = min(2 * 0.75 * c.accuracy_translation, 2 * 1.5 * model.pixel_size, sampling.offset_step)
+    reach = min(5 * c.changes_offset, 3 * model.sigma_offset, sampling.offset_range_original)
+    return step, max(reach, 1.5 * step)
 
 
 def _needed_step(diameter: float, resolution: float) -> float:
