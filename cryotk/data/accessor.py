@@ -173,7 +173,7 @@ class ArrayAccessor:
         """Low-pass filter every image or the volume to ``resolution`` Å with a soft edge of ``width`` Fourier pixels, as :func:`cryotk.lowpass`."""
         from cryotk.fourier import filter_map
 
-        options = {"lowpass": resolution, "width": width, "dims": 3 if "z" in self._da.dims else 2}
+        options: dict[str, Any] = {"lowpass": resolution, "width": width, "dims": 3 if "z" in self._da.dims else 2}
         a = self._pixel_size()
         if hasattr(self._da.data, "map_blocks"):
             data = self._da.data.map_blocks(filter_map, a, **options, dtype=np.float32)

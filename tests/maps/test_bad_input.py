@@ -117,7 +117,7 @@ def test_mtf_with_the_wrong_table(files, function):
         function(files.one, files.two, mtf=wrong)
     with pytest.raises(DataError, match="pair of arrays"):
         function(files.one, files.two, mtf=np.arange(3))
-    with pytest.raises(CryotkError, match="nowhere.star"):
+    with pytest.raises(CryotkError, match=r"nowhere\.star"):
         function(files.one, files.two, mtf=files.dir / "nowhere.star")
 
 
@@ -217,7 +217,7 @@ def test_settings_of_masks(files, options, message):
 def test_other_maps_that_do_not_fit(files):
     with pytest.raises(DataError, match="map of and_not"):
         ctk.create_mask(files.one, 0.5, and_not=as_volume(np.zeros((30, 30, 30)), 4.0))
-    with pytest.raises(DataError, match="fill .* voxels"):
+    with pytest.raises(DataError, match=r"fill .* voxels"):
         ctk.create_mask(files.one, molecular_weight=1e6)
     with pytest.raises(DataError, match="one value everywhere"):
         ctk.create_mask(as_volume(np.zeros((32, 32, 32), np.float32), 4.0))
@@ -234,7 +234,7 @@ def test_other_maps_that_do_not_fit(files):
 def test_star_that_is_no_postprocess(files):
     star = files.dir / "x.star"
     star.write_text("data_optics\n\nloop_\n_rlnVoltage #1\n300\n")
-    with pytest.raises(FileFormatError, match="no postprocess.star: it has optics, not general and fsc"):
+    with pytest.raises(FileFormatError, match=r"no postprocess\.star: it has optics, not general and fsc"):
         ctk.open_postprocess(star)
     with pytest.raises(MissingFileError):
         ctk.open_postprocess(files.dir)
