@@ -7,14 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, field_validator
 
 from cryotk.data import Convergence, Iteration, RefinementModel, SamplingSettings
 from cryotk.errors import SettingsError
 from cryotk.execution.device import resolve_device
-from cryotk.geometry import directions, parse_symmetry
-from cryotk.jobs.auto_sampling import AutoSettings, angular_step, finer_sampling
+from cryotk.geometry import parse_symmetry
+from cryotk.jobs.auto_sampling import angular_step
 from cryotk.jobs.bookkeeping import estimate_model_accuracy, next_perturbation
+from cryotk.jobs.initial_model_schedule import (
+    InitialModelSettings,
+    estimate_batch,
+    flat_directions,
+    next_sampling,
+    with_directions,
+)
 from cryotk.jobs.refinement_job import RefinementSettings, draw_seed
 from cryotk.jobs.start import initial_noise, initial_resolution_shell
 from cryotk.jobs.step import Expectation, StepContext, StepSettings
@@ -31,42 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = ["InitialModel", "InitialModelSettings"]
 
-LOCAL_ORDER = 4
-"""Angular sampling stays global: its HEALPix order ends below this."""
 SIGMA_OFFSET = 5.0
 """Å; expected width of offsets at the start. RELION's 10 Å act as 10 / pixel size, which is narrower still."""
-
-
-class InitialModelSettings(RefinementSettings):
-    """Settings of :class:`InitialModel`, checked at once. Defaults are those of RELION's window."""
-
-    n_classes: int = Field(1, ge=1, le=100)
-    symmetry: str = "C1"
-    run_in_c1: bool = True
-    mask_diameter: float = Field(200.0, gt=0)
-    tau2_fudge: float = Field(4.0, gt=0)
-    n_batches: int = Field(200, ge=1)
-    initial_sampling: float = Field(15.0, gt=0, le=30)
-    offset_range_px: float = Field(6.0, ge=0)
-    offset_step_px: float = Field(1.0, gt=0)
-    resolution_limit: float | None = Field(15.0, gt=0)
-    flatten_solvent: bool = True
-    zero_mask: bool = True
-    do_ctf: bool = True
-    ctf_intact_first_peak: bool = False
-    seed: int
-    compat: Literal["relion"] | None = None
-    device: str = "auto"
-    perturbation_factor: float = Field(0.5, ge=0, le=1)
-    padding: float = Field(1.0, ge=1, le=4)
-    inactivity_threshold: float = Field(0.0, ge=0, lt=1)
-    initial_sigma_offset: float | None = Field(None, gt=0)
-
-    @field_validator("symmetry")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        parse_symmetry(value)
-        return value.strip().upper()
 
 
 class InitialModel(GradientJob):
@@ -98,7 +70,8 @@ class InitialModel(GradientJob):
     offset_range_px, offset_step_px : float
         Search range and step of offsets in pixels at the start, step after oversampling.
     resolution_limit : float, optional
-        Å; images are compared no finer.
+        Å; images are compared no finer. An initial model needs no more, and what few particles seem to show beyond is mostly
+        their noise: RELION, which has no such limit here, takes it in. None (with ``compat="relion"``) for its way.
     flatten_solvent : bool
         Set the map to 0 outside the mask after every mini-batch.
     zero_mask, do_ctf, ctf_intact_first_peak : bool
@@ -178,7 +151,7 @@ class InitialModel(GradientJob):
         order = max(0, round(np.log2(30.0 / s.initial_sampling)))
         step = angular_step(order, 0)
         reach, offset_step = s.offset_range_px * a, 2 * s.offset_step_px * a
-        return _with_directions(SamplingSettings(
+        return with_directions(SamplingSettings(
             is_3d=True, healpix_order=order, symmetry=self.working_symmetry, psi_step=step, offset_range=reach,
             offset_step=offset_step, perturbation_factor=s.perturbation_factor, healpix_order_original=order,
             psi_step_original=step, offset_range_original=reach, offset_step_original=offset_step,
@@ -200,7 +173,7 @@ class InitialModel(GradientJob):
             references=references, pixel_size=a, noise_power=noise, class_distribution=np.full(k, 1 / k), prior_power=zeros,
             data_vs_prior=zeros, reference_noise=zeros, fourier_completeness=zeros, gold_standard_fsc=zeros,
             group_names=data.group_names, group_counts=data.group_counts, group_scales=np.ones(len(data.group_names)),
-            direction_distribution=_flat_directions(k, sampling), current_resolution=box * a / shell, current_size=0,
+            direction_distribution=flat_directions(k, sampling), current_resolution=box * a / shell, current_size=0,
             padding=s.padding, tau2_fudge=1.0, accuracy_rotation=np.full(k, 999.0), accuracy_translation=np.full(k, 999.0),
             class_resolution=np.full(k, box * a / shell), class_completeness=np.zeros(k), norm_average=1.0,
             sigma_offset=s.initial_sigma_offset or (10.0 if s.compat == "relion" else SIGMA_OFFSET),
@@ -214,7 +187,7 @@ class InitialModel(GradientJob):
         s = self.settings
         return StepSettings(
             mask_diameter=s.mask_diameter, do_ctf=s.do_ctf, do_norm=False, do_scale=False, zero_mask=s.zero_mask,
-            ctf_intact_first_peak=s.ctf_intact_first_peak, resolution_limit=s.resolution_limit, seed=s.seed, compat=s.compat,
+            ctf_intact_first_peak=s.ctf_intact_first_peak, seed=s.seed, compat=s.compat,
             device=resolve_device(s.device), max_significant=self.schedule.max_significant,
         )  # fmt: skip
 
@@ -225,13 +198,17 @@ class InitialModel(GradientJob):
             self._planned = current.model, self._plan(current)
         return self._planned[1]
 
+    def _window(self, current: Iteration) -> int:
+        """Image window of the next mini-batch in pixels."""
+        m, c, limit = current.model, current.convergence, self.settings.resolution_limit
+        shell = round_int(m.box_size * m.pixel_size / m.current_resolution)
+        size = next_image_size(shell, m.box_size, c.increment_size, m.average_p_max, c.has_high_fsc_at_limit)
+        return min(size, 2 * int(np.ceil(m.box_size * m.pixel_size / limit - 1e-9))) if limit else size
+
     def _plan(self, current: Iteration) -> BatchContext:
         s, m, c = self.settings, current.model, current.convergence
         number = current.number + 1
-        shell = round_int(m.box_size * m.pixel_size / m.current_resolution)
-        size = next_image_size(shell, m.box_size, c.increment_size, m.average_p_max, c.has_high_fsc_at_limit)
-        if s.resolution_limit:
-            size = min(size, 2 * int(np.ceil(m.box_size * m.pixel_size / s.resolution_limit - 1e-9)))
+        size = self._window(current)
         old = current.sampling
         sampling = replace(old, perturbation=0.0)
         if s.perturbation_factor > 0:
@@ -245,9 +222,9 @@ class InitialModel(GradientJob):
             context, self._state.poses, np.random.default_rng([s.seed, number, 1]), seen if len(seen) else None
         )
         model = m.copy(accuracy_rotation=accuracy[0], accuracy_translation=accuracy[1])
-        sampling, c = _next_sampling(sampling, c, model, s)
+        sampling, c = next_sampling(sampling, c, model, s)
         if sampling.healpix_order != old.healpix_order:
-            model.direction_distribution = _flat_directions(m.n_classes, sampling)
+            model.direction_distribution = flat_directions(m.n_classes, sampling)
         return BatchContext(
             model, sampling, context.settings, self.data, self._state, size, old.psi_step, context.references, origin=m,
             convergence=c,
@@ -325,6 +302,21 @@ class InitialModel(GradientJob):
         out.name = "initial_model"
         return out
 
+    def estimate(self) -> dict[str, float]:
+        """Memory (bytes), disk (bytes per kept iteration) and time (seconds) of the next mini-batch, before running it."""
+        optics, schedule = self.data.optics[0], self.schedule
+        box, a = optics.box_size, optics.pixel_size
+        batch = schedule.subset_size(self.iteration + 1)
+        size, sampling = 2 * (initial_resolution_shell(box) + 10), self._first_sampling(a)
+        significant = float(schedule.max_significant)
+        if self.iterations:
+            size, sampling = self._window(self.current), self.current.sampling
+            significant = self.current.numbers.get("mean_significant", significant)
+        return estimate_batch(
+            box=box, pixel_size=a, n_particles=self.data.n, batch=self.data.n if batch < 0 else batch, size=min(size, box),
+            sampling=sampling, significant=significant, s=self.settings,
+        )  # fmt: skip
+
     # -- files ---------------------------------------------------------------------------------------------------
 
     def _write(self, directory: Path, iteration: Iteration) -> None:
@@ -392,53 +384,3 @@ class InitialModel(GradientJob):
         s = self.settings
         classes = f"{s.n_classes} classes, " if s.n_classes > 1 else ""
         return f"<InitialModel: {self.data.n} particles, {classes}{s.symmetry}, {self._status} of {s.n_batches}>"
-
-
-def _with_directions(sampling: SamplingSettings) -> SamplingSettings:
-    rot, tilt = directions(sampling.healpix_order, sampling.symmetry)
-    return replace(sampling, directions=np.stack([rot, tilt], -1))
-
-
-def _flat_directions(n_classes: int, sampling: SamplingSettings) -> np.ndarray:
-    assert sampling.directions is not None
-    n = len(sampling.directions)
-    return np.full((n_classes, n), 1.0 / (n_classes * n))
-
-
-def _next_sampling(
-    sampling: SamplingSettings, c: Convergence, model: RefinementModel, s: InitialModelSettings
-) -> tuple[SamplingSettings, Convergence]:
-    """Finer sampling when the map has not gained resolution and its accuracy asks for it; changes of poses do not count."""
-    good = model.accuracy_rotation < 999
-    if not good.any():
-        return sampling, c
-    c = replace(
-        c, accuracy_rotation=float(model.accuracy_rotation[good].min()),
-        accuracy_translation=float(model.accuracy_translation[good].min()),
-    )  # fmt: skip
-    order, after = sampling.healpix_order, c
-    finer = sampling
-    # what the estimate calls accurate is partly noise that the map has taken in: finer angles than its resolution asks for
-    # would only fit more of it
-    enough = s.compat != "relion" and angular_step(order) <= _needed_step(s.mask_diameter, model.current_resolution)
-    if order + 1 < LOCAL_ORDER and not enough:
-        settings = AutoSettings(local_order=LOCAL_ORDER, mask_diameter=s.mask_diameter, compat=s.compat)
-        settled = replace(c, iterations_without_large_changes=1)
-        finer, after = finer_sampling(sampling, settled, 1 / model.current_resolution, settings)
-        finer = _with_directions(finer) if finer.directions is None else finer
-    if s.compat == "relion":
-        return finer, after
-    step, reach = _offsets(sampling, c, model)
-    return replace(finer, offset_step=step, offset_range=reach), after
-
-
-def _offsets(sampling: SamplingSettings, c: Convergence, model: RefinementModel) -> tuple[float, float]:
-    """Step and range in Å of the next offsets: as fine as they can be told, as far as they still move or are spread."""
-    step = min(2 * 0.75 * c.accuracy_translation, 2 * 1.5 * model.pixel_size, sampling.offset_step)
-    reach = min(5 * c.changes_offset, 3 * model.sigma_offset, sampling.offset_range_original)
-    return step, max(reach, 1.5 * step)
-
-
-def _needed_step(diameter: float, resolution: float) -> float:
-    """Angular step in degrees by which the edge of a particle moves no further than the resolution."""
-    return 360.0 / float(np.ceil(np.pi * diameter / resolution))
