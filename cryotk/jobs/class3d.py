@@ -21,6 +21,7 @@ from cryotk.jobs.refinement_job import RefinementSettings, draw_seed
 from cryotk.jobs.step import Expectation, StepContext, merge_expectations, run_expectation
 from cryotk.jobs.volume_job import CorrelationContext, Plan, VolumeJob, VolumeSettings
 from cryotk.likelihood.sums import stack_classes
+from cryotk.projection import FourierReference
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -160,12 +161,14 @@ class Class3D(VolumeJob):
         correlation = self._by_correlation(number)
         model = m.copy()
         convergence = current.convergence
+        references: tuple[FourierReference, ...] = ()
         if not correlation:
             context = StepContext(m, current.sampling, self.step_settings(), self.data, self._state, size, step)
             accuracy = self._accuracies(context, np.arange(self.data.n), number)
             model.accuracy_rotation, model.accuracy_translation = accuracy
+            references = tuple(context.references)
             convergence = replace(convergence, accuracy_rotation=float(accuracy[0].min()), accuracy_translation=float(accuracy[1].min()))
-        return Plan(number, size, step, sampling, convergence, (model,), correlation)
+        return Plan(number, size, step, sampling, convergence, (model,), correlation, references=references)
 
     def _context(self) -> StepContext:
         """Everything the next expectation needs."""
@@ -173,7 +176,7 @@ class Class3D(VolumeJob):
         kind = CorrelationContext if plan.correlation else StepContext
         return kind(
             plan.models[0], plan.sampling, self.step_settings(), self.data, self._state, plan.size, plan.coarse_step,
-            origin=self.current.model,
+            list(plan.references), origin=self.current.model,
         )
 
     def _alike(self) -> bool:

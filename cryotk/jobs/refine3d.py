@@ -29,7 +29,7 @@ from cryotk.jobs.references3d import mate_of_half_map, open_references
 from cryotk.jobs.refinement_job import RefinementSettings, draw_seed
 from cryotk.jobs.step import Expectation, StepContext, merge_expectations, run_expectation
 from cryotk.jobs.volume_job import CorrelationContext, Plan, VolumeJob, VolumeSettings, order_of_sampling
-from cryotk.projection import wiener_reconstruct
+from cryotk.projection import FourierReference, wiener_reconstruct
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -258,9 +258,11 @@ class Refine3D(VolumeJob):
         old = current.sampling
         correlation = self._by_correlation(number)
         models = [first.copy(), second.copy()]
+        references: tuple[FourierReference, ...] = ()
         if not correlation:
             probe = StepContext(first, old, self.step_settings(), self.data, self._state, size, angular_step(old.healpix_order, 0))
             rot, shift = self._accuracies(probe, self._rows(1), number)
+            references = tuple(probe.references)
             for m in models:
                 m.accuracy_rotation, m.accuracy_translation = rot.copy(), shift.copy()
             c = replace(c, accuracy_rotation=float(rot.min()), accuracy_translation=float(shift.min()))
@@ -277,7 +279,8 @@ class Refine3D(VolumeJob):
         # RELION sets the window of the coarse pass before it refines the sampling
         order = (old if s.compat == "relion" else sampling).healpix_order
         return Plan(
-            number, size, angular_step(order, 0), self._perturbed(sampling, number), c, tuple(models), correlation, final
+            number, size, angular_step(order, 0), self._perturbed(sampling, number), c, tuple(models), correlation, final,
+            references,
         )
 
     def _contexts(self) -> list[StepContext]:
@@ -287,7 +290,7 @@ class Refine3D(VolumeJob):
         return [
             kind(
                 model, plan.sampling, self.step_settings(), self.data, self._state, plan.size, plan.coarse_step,
-                rows=self._rows(half), origin=self.current.model,
+                list(plan.references) if half == 1 else [], rows=self._rows(half), origin=self.current.model,
             )
             for half, model in zip((1, 2), plan.models, strict=True)
         ]

@@ -24,6 +24,7 @@ from cryotk.jobs.updates import next_image_size, round_int
 from cryotk.likelihood.accuracy import estimate_accuracy
 from cryotk.likelihood.correlation import CorrelationStep
 from cryotk.likelihood.references import SliceMaker, group_transform
+from cryotk.projection import FourierReference
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -87,6 +88,8 @@ class Plan:
     """Model, or one of each half-set, with this iteration's sampling and accuracies."""
     correlation: bool = False
     final: bool = False
+    references: tuple[FourierReference, ...] = ()
+    """Transforms of the first model's maps at this size, where they are made already."""
 
 
 class VolumeJob(RefinementJob):
