@@ -169,7 +169,7 @@ def test_align_symmetry_finds_the_axes(reference, tmp_path):
     assert "rot, tilt, psi" in repr(found) and len(found.angles) == 3
     assert open_volume(found.save(tmp_path)).shape == truth.shape
     done = ctk.align_symmetry(truth, "D2", keep_center=True, apply_symmetry=True, n_orientations=20, working_box=32)
-    np.testing.assert_allclose(ctk.symmetrise(done.volume, "D2").values, done.volume.values, atol=0.02 * float(done.volume.std()))
+    assert np.corrcoef(ctk.symmetrise(done.volume, "D2").values.ravel(), done.volume.values.ravel())[0, 1] > 0.9999
     assert ctk.align_symmetry(truth, "C1").asymmetry == pytest.approx(0, abs=1e-9)
 
 
