@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 
+from cryotk.data import Convergence, RefinementModel, SamplingSettings
+from cryotk.jobs.initial_model_schedule import InitialModelSettings, next_sampling, with_directions
+from cryotk.jobs.updates import next_image_size, round_int
 from cryotk.jobs.vdam_schedule import Phases, Schedule, batch_sizes, mini_batch
 
 pytestmark = pytest.mark.golden
@@ -61,3 +64,56 @@ def test_mini_batches_are_fresh_and_depend_on_the_seed_alone():
     assert not np.array_equal(a, mini_batch(1000, 200, 1, 6))
     assert not np.array_equal(a, mini_batch(1000, 200, 2, 5))
     assert np.array_equal(mini_batch(10, 20, 1, 1), np.arange(10))
+
+
+@pytest.mark.parametrize(("name", "least"), [("class2d_vdam", 35), ("initial_model", 30)])
+def test_each_iterations_image_size_follows_from_the_last_ones_resolution(shared, name, least):
+    """Ten shells beyond the resolution; with the window of 15 A that initial models have by default this ends at 32 pixels."""
+    table = history(shared, name)
+    iterations = [int(i) for i in table["iter"]]
+    pairs = [j for j in range(1, len(iterations)) if iterations[j] == iterations[j - 1] + 1]
+    assert len(pairs) >= least
+    for j in pairs:
+        shell = round_int(64 * 3.54 / float(table["resolution_A"][j - 1]))
+        assert next_image_size(shell, 64, 10, float(table["ave_Pmax"][j - 1]), False) == int(table["image_size"][j])
+
+
+def test_relions_offsets_and_angles_get_finer_as_its_files_say(shared):
+    """At mini-batch 10: half the angles, 3 A (1.5 A oversampled) and a range of five times the last change."""
+    table = history(shared, "initial_model")
+    j = table["iter"].index("10")
+    c = Convergence(iterations_without_resolution_gain=3, changes_offset=float(table["offset_range_A"][j]) / 5)
+    start = with_directions(
+        SamplingSettings(
+            is_3d=True, healpix_order=1, psi_step=30, offset_range=6 * 3.54, offset_step=2 * 3.54, offset_range_original=6 * 3.54
+        )
+    )
+    a, k = 3.54, np.zeros((1, 33))
+    model = RefinementModel(
+        references=np.zeros((1, 64, 64, 64)), pixel_size=a, noise_power=k, class_distribution=np.ones(1), prior_power=k,
+        data_vs_prior=k, reference_noise=k, fourier_completeness=k, gold_standard_fsc=k, current_resolution=45.312,
+        accuracy_rotation=np.array([float(table["acc_rot_deg"][j])]),
+        accuracy_translation=np.array([float(table["acc_trans_A"][j])]),
+    )  # fmt: skip
+    settings = InitialModelSettings(seed=1, compat="relion")
+    finer, after = next_sampling(start, c, model, settings)
+    assert finer.healpix_order == int(table["healpix_order"][j]) and finer.psi_step == float(table["psi_step"][j])
+    assert finer.offset_step == pytest.approx(float(table["offset_step_A"][j]))
+    assert finer.offset_range == pytest.approx(float(table["offset_range_A"][j]))
+    assert after.iterations_without_resolution_gain == 0 and len(finer.directions) == 192
+    # at 20 the angles are fine enough for the accuracy that is estimated then: 7.5 < 0.75 * 10.55
+    j = table["iter"].index("20")
+    model.accuracy_rotation[:] = float(table["acc_rot_deg"][j])
+    assert next_sampling(finer, c, model, settings)[0].healpix_order == int(table["healpix_order"][j])
+    # without RELION's Å for pixels: no finer than offsets can be told, no further than they are spread
+    model.accuracy_rotation[:], model.sigma_offset = 5.0, 3.0
+    ours, _ = next_sampling(start, c, model, InitialModelSettings(seed=1))
+    assert ours.offset_step == pytest.approx(2 * 3.54) and ours.offset_range == pytest.approx(1.5 * 2 * 3.54)
+    # 15 degrees are enough at 45 Å for 200 Å particles, but not at 25 Å
+    assert ours.healpix_order == 1
+    model.current_resolution = 25.0
+    assert next_sampling(start, c, model, InitialModelSettings(seed=1))[0].healpix_order == 2
+    # 7.5 degrees are enough at 20 Å
+    model.current_resolution = 20.0
+    assert next_sampling(finer, c, model, InitialModelSettings(seed=1))[0].healpix_order == 2
+    assert next_sampling(finer, c, model, settings)[0].healpix_order == 3
