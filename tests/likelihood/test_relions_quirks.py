@@ -77,3 +77,22 @@ def test_a_class_that_becomes_empty_shows_nothing(particles):
 def test_steps_of_in_plane_angles_divide_the_circle(particles, wanted, step):
     job = ctk.Class2D(particles, n_classes=2, mask_diameter=190, seed=1, psi_step=wanted)
     assert job.current.sampling.psi_step / 2 == pytest.approx(step)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize(("compat", "share"), [(None, 0.9), ("relion", 0.5)])
+def test_local_search_among_classes_of_different_size(shared, compat, share):
+    """Two classes of one map, nine to one: the data cannot tell them apart, so a particle's share is the prior's."""
+    folder = shared / "reference/two_states"
+    particles = ctk.open_particles(folder / "tetramers125.star").isel(particle=slice(0, 12))
+    true = ctk.open_particles(folder / "tetramers125_true.star", images=False).isel(particle=slice(0, 12))
+    particles = particles.assign({k: true[k] for k in ("angle_rot", "angle_tilt", "angle_psi", "shift_x", "shift_y")})
+    truth = folder / "truth_class1.mrc"
+    job = ctk.Class3D(
+        particles, [truth, truth], local_search_range=5.0, initial_sampling=3.75, offset_range_px=2.0, initial_lowpass=15.0,
+        absolute_greyscale=True, seed=1, compat=compat,
+    )  # fmt: skip
+    job.current.model.class_distribution = np.array([0.9, 0.1])
+    job.current.model.references[1] *= 1 + 1e-6  # maps that are the same to the bit would get random particles
+    weight = job.expectation().sums.class_weight
+    assert weight[0] / weight.sum() == pytest.approx(share, abs=0.03)  # the least probable 0.1 % are left out

@@ -77,6 +77,18 @@ def test_widgets_bring_their_scripts():
         assert not re.search(r"https?://(?!www\.w3\.org)", text), f"{path.name} loads something from elsewhere"
 
 
+def test_every_difference_from_relion_names_a_test_that_is_there():
+    rows = [t for t in (ROOT / "docs/relion_differences.md").read_text().splitlines() if t.startswith("| ") and "---" not in t]
+    rows = [t for t in rows if not t.startswith("| what")]
+    assert len(rows) > 25
+    for row in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", row.split("|")[-2])
+        assert named, row
+        for file, function in named:
+            text = (ROOT / file).read_text()
+            assert not function or f"def {function}(" in text, f"{file} has no {function}"
+
+
 def test_lists_of_exceptions_only_get_shorter():
     import tomllib
 
