@@ -111,6 +111,9 @@ class Backend:
     def free(self) -> None:
         """Give unused memory back."""
 
+    def synchronize(self) -> None:
+        """Wait until all kernels that were started are done."""
+
 
 class CudaBackend(Backend):
     """Kernels and arrays on one CUDA device, through cupy."""
@@ -158,6 +161,10 @@ class CudaBackend(Backend):
     def free(self) -> None:
         """Give unused memory back to the device."""
         self.xp.get_default_memory_pool().free_all_blocks()
+
+    def synchronize(self) -> None:
+        """Wait until all kernels that were started are done."""
+        self.xp.cuda.Device(self.index).synchronize()
 
 
 def _function(name: str, file: str) -> Callable[..., Any]:

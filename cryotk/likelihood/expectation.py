@@ -43,6 +43,8 @@ class ExpectationStep:
 
     any_backend: ClassVar[bool] = True
     """Whether the step is written over the arrays of its backend; else it runs on the CPU."""
+    timed = False
+    """Wait for the device at the end of each pass, so that ``seconds`` are those of the passes."""
 
     def __init__(
         self,
@@ -165,6 +167,8 @@ class ExpectationStep:
         return post
 
     def _lap(self, name: str, since: float) -> float:
+        if self.timed:
+            self.backend.synchronize()
         now = time.perf_counter()
         self.seconds[name] = self.seconds.get(name, 0.0) + now - since
         return now

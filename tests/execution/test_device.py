@@ -1,7 +1,9 @@
 """The same job on a card: cupy where there is one, else its strict stand-in that runs the CUDA sources on the host."""
 
+import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -175,6 +177,28 @@ def test_auto_and_named_devices(cupy):
 def test_other_words_are_refused(device):
     with pytest.raises(SettingsError, match="device ="):
         resolve_device(device)
+
+
+def _bench_gpu():
+    path = Path(__file__).parents[2] / "benchmarks" / "bench_gpu.py"
+    spec = importlib.util.spec_from_file_location("bench_gpu", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_benchmark_measures_every_pass(cupy, particles, capsys, monkeypatch):
+    bench = _bench_gpu()
+    monkeypatch.setattr(bench, "tf32_rate", lambda device, size: None)
+    rates = bench.measure(particles, 2, "cuda:0", 170, gemm=64, more={"psi_step": 15, "offset_range_px": 3})
+    assert {"prepare", "coarse", "fine", "posterior", "accumulate", "insert", "noise", "whole"} <= set(rates)
+    assert "TFLOP/s" in capsys.readouterr().out
+
+
+def test_the_benchmark_says_that_there_is_no_card(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert _bench_gpu().main([]) == 1
+    assert "No card, nothing measured" in capsys.readouterr().out
 
 
 WITHOUT = """

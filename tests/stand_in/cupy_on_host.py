@@ -298,7 +298,7 @@ class Device:
 cuda = types.SimpleNamespace(
     is_available=lambda: True,
     Device=Device,
-    runtime=types.SimpleNamespace(getDeviceCount=lambda: 1),
+    runtime=types.SimpleNamespace(getDeviceCount=lambda: 1, getDeviceProperties=lambda i: {"name": b"stand-in"}),
     memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
 )
 
