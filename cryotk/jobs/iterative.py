@@ -326,7 +326,7 @@ class IterativeJob(ABC):
             widgets = import_module("cryotk_widgets")
         except ImportError as error:
             raise SettingsError(f"job.view() needs the notebook packages ({error}): pip install 'cryotk[lab]'") from None
-        return widgets.ClassGallery(self)
+        return widgets.view_job(self)
 
     def save(self, directory: str | Path) -> Path:
         """Write every iteration, past and to come, into a directory: RELION's files and one exact checkpoint each."""
