@@ -271,6 +271,12 @@ class Class2D(GradientJob):
         limit = float(optimiser.get("rlnHighresLimitExpectation", -1))
         if limit > 0:
             values["resolution_limit"] = limit
+        if int(optimiser.get("rlnDoGradientRefine", 0)):
+            values |= {
+                "algorithm": "vdam", "n_batches": values.pop("n_iterations"),
+                "tau2_fudge": float(optimiser.get("rlnTau2FudgeArg", 2)),
+                "inactivity_threshold": float(optimiser.get("rlnSgdClassInactivityThreshold", 0.1)),
+            }  # fmt: skip
         return values
 
     def __repr__(self) -> str:

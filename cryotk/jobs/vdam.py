@@ -217,7 +217,7 @@ class GradientJob(RefinementJob):
             return
         if "momenta" in extra:
             self._momenta = [Momentum(m["first"], m["second"]) for m in extra["momenta"]]
-        elif self.iteration > 0:
+        elif self.iteration > 0 and self._momenta is None:
             warnings.warn(
                 f"iteration {self.iteration} was kept without its momenta: they start anew, and the run goes on along another "
                 "path than before",

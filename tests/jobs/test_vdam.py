@@ -256,3 +256,19 @@ def test_half_turns_fold_onto_the_same_points():
     for a in (both, folded):
         a.symmetrise()
     assert np.allclose(both.data, folded.data, atol=1e-5) and np.allclose(both.weight, folded.weight, atol=1e-5)
+
+
+def test_relions_run_goes_on_by_vdam(shared):
+    """From RELION's last mini-batch: its model, poses and schedule; momenta, which its files here do not have, start anew."""
+    path = shared / "reference" / "class2d_vdam" / "run_it200_optimiser.star"
+    particles = shared / "reference" / "betagal_noisy" / "particles.star"
+    job = ctk.Class2D.resume(path, particles, n_batches=201)
+    assert job.settings.algorithm == "vdam" and job.settings.tau2_fudge == 2 and job.iteration == 200
+    before = job.current
+    it = job.iterate()
+    assert it.number == 201 and it.numbers["batch_size"] == 1000
+    # one small step changes little
+    assert (it.assignments.class_number.values == before.assignments.class_number.values).mean() > 0.9
+    for a, b in zip(it.model.references, before.model.references, strict=True):
+        assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.95
+    assert it.model.average_p_max == pytest.approx(0.6, abs=0.15)
