@@ -245,7 +245,7 @@ def ragged_scores_cuda(gpu, images, self_weights, slices, ramps, parent_start, p
     n_parents = len(parent_slot)
     source = CUDA_SOURCE if slices.shape[1] > 2 else TWO_CHILDREN + CUDA_SOURCE
     gpu.launch(
-        source, "ragged_scores", min(n_parents, 1 << 30), 128, images, self_weights, slices, ramps, parent_start, parent_slot,
+        source, "ragged_scores", gpu.spread(n_parents, 1), 128, images, self_weights, slices, ramps, parent_start, parent_slot,
         parent_prior, parent_class, offset_start, offsets, np.int32(n_over), log_prior_offset, out, np.int32(len(images)),
         np.int32(images.shape[2]), np.int32(slices.shape[1]), np.int32(log_prior_offset.shape[1]),
         np.int32(log_prior_offset.shape[2]), np.int64(n_parents),

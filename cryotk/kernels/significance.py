@@ -160,7 +160,6 @@ inline __device__ Cut block_cut(const float* scores, long long n, double fractio
     }
     for (int digit = 0; digit < 3; digit++) {
         const int shift = digit == 0 ? 21 : digit == 1 ? 10 : 0, n_bins = digit == 2 ? 1024 : 2048, per = n_bins / CUT_THREADS;
-        __syncthreads();
         for (int b = t; b < n_bins; b += CUT_THREADS) {
             sums[b] = 0;
             counts[b] = 0;

@@ -68,6 +68,7 @@ def test_stand_in_is_strict(cupy):
         pytest.skip("about the stand-in")
     source = r"""
     extern "C" __global__ void fill(float* out, int n) { if (threadIdx.x < n) out[threadIdx.x] = threadIdx.x; }
+    extern "C" __global__ void beyond(float* out) { out[4] = 1; }
     extern "C" __global__ void half_waits(float* out) { if (threadIdx.x < 2) __syncthreads(); out[0] = 1; }
     """
     gpu, x, host = Gpu(cupy), cupy.zeros(4, np.float32), np.zeros(4, np.float32)
@@ -89,5 +90,11 @@ def test_stand_in_is_strict(cupy):
             wrong()
     with pytest.raises(ValueError, match="contiguous"):
         gpu.launch(source, "fill", 1, 2, x[::2], np.int32(2))
+    cupy.set_guards(True)
+    try:
+        with pytest.raises(RuntimeError, match="wrote outside of out"):
+            gpu.launch(source, "beyond", 1, 1, x)
+    finally:
+        cupy.set_guards(False)
     with pytest.raises(RuntimeError, match="barriers"):
         gpu.launch(source, "half_waits", 1, 4, x)

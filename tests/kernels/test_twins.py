@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from cryotk.kernels._cuda import Gpu
 from cryotk.kernels.backends import CPU, KERNELS, NUMPY, cuda_backend
 
 F4, I4, I8 = np.float32, np.int32, np.int64
@@ -44,12 +45,16 @@ def agree(backend, kernel, *arguments, rtol=2e-6, exact=()):
             error = np.abs(a[finite].astype(complex) - b[finite]).max(initial=0) / scale
             assert error < rtol, f"{kernel}, array {n}: {error:.2g}"
     if backend.on_device and getattr(backend.xp, "stand_in", False):
-        # a missing barrier shows when the threads run in another order
-        backend.xp.set_order(True)
-        try:
-            again = run(backend, kernel, *arguments)
-        finally:
-            backend.xp.set_order(False)
+        # what shows a missing barrier or a wrong index: threads in another order, few blocks that each do much, NaN around arrays
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Gpu, "spread", lambda self, n, block=256: min(2, -(-n // block)))
+            backend.xp.set_order(True)
+            backend.xp.set_guards(True)
+            try:
+                again = run(backend, kernel, *arguments)
+            finally:
+                backend.xp.set_order(False)
+                backend.xp.set_guards(False)
         assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(got, again, strict=True))
     return got
 

@@ -29,6 +29,7 @@ stand_in = True
 
 _limit = [None]
 _backwards = [0]
+_guards = [False]
 launched: dict[str, int] = {}
 """How often each kernel ran."""
 transfers = {"to_device": 0, "to_host": 0}
@@ -37,6 +38,11 @@ transfers = {"to_device": 0, "to_host": 0}
 def set_order(backwards: bool) -> None:
     """Run the threads of a block from the last to the first."""
     _backwards[0] = int(backwards)
+
+
+def set_guards(guards: bool) -> None:
+    """Put NaN (-1) around every array a kernel gets, and look afterwards whether it wrote there."""
+    _guards[0] = guards
 
 
 def set_largest_allocation(n_bytes: int | None) -> None:
@@ -316,6 +322,7 @@ _POINTERS = {
 }  # fmt: skip
 _SCALARS = {"int": "int32", "long long": "int64", "float": "float32", "double": "float64"}
 _KERNEL = re.compile(r'extern "C" __global__ void (\w+)\(([^)]*)\)')
+_GUARD = 512
 # one "stream"
 _running = threading.Lock()
 
@@ -358,7 +365,7 @@ class RawModule:
         parameters = self._signatures[name]
         if len(arguments) != len(parameters):
             raise TypeError(f"{name} takes {len(parameters)} arguments, got {len(arguments)}")
-        keep, values = [], (ctypes.c_void_p * len(arguments))()
+        keep, guarded, values = [], [], (ctypes.c_void_p * len(arguments))()
         for i, (a, (kind, pointer, constant, label)) in enumerate(zip(arguments, parameters, strict=True)):
             if pointer:
                 if not isinstance(a, ndarray):
@@ -369,7 +376,13 @@ class RawModule:
                     raise TypeError(f"{name}, {label}: not contiguous")
                 if not constant and not a.flags.writeable:
                     raise TypeError(f"{name}, {label}: not writeable")
-                box = ctypes.c_void_p(a._a.ctypes.data)
+                if _guards[0]:
+                    room = np.full(a.nbytes + 2 * _GUARD, 255, np.uint8)
+                    room[_GUARD : _GUARD + a.nbytes] = np.frombuffer(a._a.tobytes(), np.uint8)
+                    guarded.append((label, room, None if constant else a))
+                    box = ctypes.c_void_p(room.ctypes.data + _GUARD)
+                else:
+                    box = ctypes.c_void_p(a._a.ctypes.data)
             else:
                 if not isinstance(a, np.generic) or a.dtype.name != _SCALARS[kind]:
                     raise TypeError(f"{name}, {label}: {type(a)} where the source says {kind}")
@@ -386,6 +399,11 @@ class RawModule:
             launched[name] = launched.get(name, 0) + 1
             if getattr(self._library, f"launch_{name}")(values, sizes, ctypes.c_uint(block[0]), _backwards[0]):
                 raise RuntimeError(f"{name}: threads of one block are at different barriers")
+        for label, room, target in guarded:
+            if not (room[:_GUARD] == 255).all() or not (room[room.size - _GUARD :] == 255).all():
+                raise RuntimeError(f"{name} wrote outside of {label}")
+            if target is not None:
+                target._a[...] = room[_GUARD : room.size - _GUARD].view(target.dtype).reshape(target.shape)
 
 
 def _compile(compiler, source):
