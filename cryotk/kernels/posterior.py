@@ -89,7 +89,6 @@ extern "C" __global__ void posterior_weights(
     for (int i = blockIdx.x; i < n_images; i += gridDim.x) {
         const long long low = sample_start[i], high = sample_start[i + 1];
         const Cut cut = block_cut(scores + low, high - low, fraction, 1ll << 62);
-        __syncthreads();
         const double inverse = cut.count > 0 ? 1.0 / cut.total : 0.0;
         double sum = 0.0;
         long long at = high;
@@ -117,7 +116,6 @@ extern "C" __global__ void posterior_weights(
             kept[i] = sum;
             best_index[i] = cut.count > 0 ? first[0] : -1;
         }
-        __syncthreads();
     }
 }
 """

@@ -254,7 +254,6 @@ extern "C" __global__ void cut_sets(
             best[i] = cut.best;
             total[i] = cut.total;
         }
-        __syncthreads();
     }
 }
 """
