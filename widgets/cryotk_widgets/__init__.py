@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "gallery": ["ClassGallery"],
         "map_plots": ["FSCPlot", "GuinierPlot"],
         "mask_designer": ["MaskDesigner"],
+        "posterior": ["PosteriorView"],
         "refine": ["RefineView", "view_job"],
         "slices": ["SliceView"],
         "stack_view": ["StackView", "view_particles", "view_stack"],

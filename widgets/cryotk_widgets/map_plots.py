@@ -14,7 +14,7 @@ from cryotk.errors import DataError, DataWarning, FileFormatError, MissingFileEr
 from cryotk.maps.curves import last_shell_above
 from cryotk_widgets.plots import COLOURS, FREQUENCY, _hv
 
-__all__ = ["FSCPlot", "GuinierPlot", "crossing", "mask", "postprocess"]
+__all__ = ["FSCPlot", "GuinierPlot", "crossing", "local_resolution", "mask", "postprocess"]
 
 # the meanings of RELION's PDF, in Okabe and Ito's colours; corrected is black or white by theme
 _CURVES = {"unmasked": "#009e73", "masked": "#0072b2", "randomised": "#d55e00", "corrected": ""}
@@ -323,6 +323,47 @@ def mask(result: Any, size: int = 260) -> Any:
                 picture = picture * hv.Path(lines, dims).opts(color="#56b4e9", line_width=1.4, line_dash=dash)
         panels.append(picture.opts(frame_width=size, frame_height=size, data_aspect=1, title=f"{across}{up}"))
     return hv.Layout(panels).opts(shared_axes=False)
+
+
+def local_resolution(result: Any, width: int = 380, height: int = 280) -> Any:
+    """Histogram of local resolutions inside the mask, and the central plane of the resolution map.
+
+    Parameters
+    ----------
+    result : LocalResolutionResult
+    width, height : int
+        Pixels of a panel.
+
+    Returns
+    -------
+    holoviews.Layout
+    """
+    from cryotk_widgets.volume_pictures import resolution_colours
+
+    hv = _hv()
+    palette = [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in resolution_colours()]
+    volume = result.resolution_map
+    values = np.asarray(getattr(volume.data, "get", lambda: volume.data)(), float)
+    a = float(volume.attrs.get("pixel_size", result.pixel_size))
+    known = values > 0
+    low, high = (float(v) for v in np.quantile(values[known], (0.02, 0.98))) if known.any() else (0.0, 1.0)
+    panels = []
+    h = result.histogram
+    if h is not None and h.sizes["bin"]:
+        low, high = float(h.attrs["p05"]), max(float(h.attrs["p95"]), float(h.attrs["p05"]) + 0.1)
+        centres, counts = h["resolution"].values, h["count"].values
+        edge = np.diff(centres).mean() / 2 if len(centres) > 1 else 0.5
+        edges = np.append(centres - edge, centres[-1] + edge)
+        bars = hv.Histogram((edges, counts), kdims="local resolution (Å)", vdims="voxels").opts(color=COLOURS[0], line_color=None, tools=["hover"])
+        median = hv.VLine(float(h.attrs["median"])).opts(color=_ink(), line_dash="dashed", line_width=1.5)
+        panels.append((bars * median).opts(width=width, height=height, title=f"inside the mask: median {h.attrs['median']:.1f} Å"))
+    plane = np.where(known, values, np.nan)[values.shape[0] // 2]
+    xs, ys = ((np.arange(n) - n // 2) * a for n in plane.shape[::-1])
+    image = hv.Image((xs, ys, plane), ["x (Å)", "y (Å)"], "local resolution (Å)").opts(
+        cmap=palette, clim=(low, high), colorbar=True, frame_width=height - 60, frame_height=height - 60, title="central plane (Å)", tools=["hover"],
+        clipping_colors={"NaN": "#888888"},
+    )  # fmt: skip
+    return hv.Layout([*panels, image]).opts(shared_axes=False)
 
 
 def _contours(x: np.ndarray, y: np.ndarray, values: np.ndarray, level: float) -> Any:

@@ -10,8 +10,8 @@ function createChart(view, { name, width = 420, height = 240 }) {
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   const left = 50, right = width - 12, top = 12, bottom = height - 34;
   let shown = null;
-  // lines: [{ x, y, colour, width, opacity, dash, label }]; marks: [{ x, y, text }]; ticks: [[value, text], ...]
-  function draw({ lines = [], marks = [], levels = [], bars = [], x: [x0, x1], y: [y0, y1], xTicks = [], yTicks = [], xName = "", yName = "", log = false, read = null }) {
+  // lines: [{ x, y, colour, width, opacity, dash, label }]; dots: [{ x, y, r, colour, label }]; marks: [{ x, y, text }]; ticks: [[value, text], ...]
+  function draw({ lines = [], dots = [], marks = [], levels = [], bars = [], x: [x0, x1], y: [y0, y1], xTicks = [], yTicks = [], xName = "", yName = "", log = false, read = null }) {
     const f = (v) => (log ? Math.log10(Math.max(v, 1e-12)) : v), a = f(y0), b = f(y1);
     const px = (v) => left + (right - left) * (v - x0) / (x1 - x0 || 1), py = (v) => bottom - (bottom - top) * (Math.min(Math.max(f(v), a), b) - a) / (b - a || 1);
     const line = (cls, ax, ay, bx, by, style = "") => `<line class="${cls}" x1="${ax.toFixed(1)}" y1="${ay.toFixed(1)}" x2="${bx.toFixed(1)}" y2="${by.toFixed(1)}" style="${style}"/>`;
@@ -24,6 +24,7 @@ function createChart(view, { name, width = 420, height = 240 }) {
       const points = l.y.map((v, i) => (Number.isFinite(v) ? `${px(l.x[i]).toFixed(1)},${py(v).toFixed(1)}` : "")).filter(Boolean).join(" ");
       out += `<polyline points="${points}" style="stroke:${l.colour ?? "var(--ck-fg)"};stroke-width:${l.width ?? 1.5};opacity:${l.opacity ?? 1};${l.dash ? `stroke-dasharray:${l.dash}` : ""}"><title>${plain(l.label ?? "")}</title></polyline>`;
     }
+    for (const d of dots) out += `<circle cx="${px(d.x).toFixed(1)}" cy="${py(d.y).toFixed(1)}" r="${d.r}" style="fill:${d.colour};stroke:none"><title>${plain(d.label ?? "")}</title></circle>`;
     for (const m of marks) {
       const end = px(m.x) > right - 80;
       out += `<circle cx="${px(m.x).toFixed(1)}" cy="${py(m.y).toFixed(1)}" r="3.5" style="fill:${m.colour ?? "var(--ck-fg)"}"/><text class="ck-mark" x="${(px(m.x) + (end ? -7 : 7)).toFixed(1)}" y="${(py(m.y) - 6).toFixed(1)}" text-anchor="${end ? "end" : "start"}">${plain(m.text)}</text>`;
@@ -55,7 +56,7 @@ function angstromTicks(last) {
   return out;
 }
 // Directions: image (uint8, 0 outside) in colours (768 bytes), with a frame.
-function drawSphere(canvas, image, width, colours) {
+function drawSphere(canvas, image, width, colours, dots = []) {
   const height = width / 2, c = canvas.getContext("2d");
   canvas.width = 2 * width;
   canvas.height = 2 * height;
@@ -79,4 +80,21 @@ function drawSphere(canvas, image, width, colours) {
   const place = (lon, lat) => { const t = theta(lat); return [width * (1 + lon / Math.PI * Math.cos(t)), height * (1 - Math.sin(t))]; };
   for (const lat of [-60, -30, 0, 30, 60]) { c.beginPath(); for (let l = -180; l <= 180; l += 6) c.lineTo(...place(l * Math.PI / 180, lat * Math.PI / 180)); c.stroke(); }
   for (const lon of [-120, -60, 0, 60, 120]) { c.beginPath(); for (let l = -90; l <= 90; l += 3) c.lineTo(...place(lon * Math.PI / 180, l * Math.PI / 180)); c.stroke(); }
+  const most = Math.max(1e-12, ...dots.map((d) => d[2]));
+  for (const [rot, tilt, weight] of [...dots].sort((a, b) => a[2] - b[2])) {
+    const [x, y] = place(rot * Math.PI / 180, (90 - tilt) * Math.PI / 180), k = 3 * Math.round(255 * weight / most);
+    c.fillStyle = `rgb(${colours[k]}, ${colours[k + 1]}, ${colours[k + 2]})`;
+    c.beginPath();
+    c.arc(x, y, 2.5 + 4 * Math.sqrt(weight / most), 0, 7);
+    c.fill();
+  }
+}
+// The map of directions with nothing on it.
+function emptySphere(width) {
+  const out = new Uint8Array(width * width / 2);
+  for (let y = 0, i = 0; y < width / 2; y++) for (let x = 0; x < width; x++, i++) {
+    const v = (y + 0.5) / (width / 4) - 1, u = (x + 0.5) / (width / 2) - 1;
+    if (u * u + v * v < 1) out[i] = 1;
+  }
+  return out;
 }
