@@ -27,7 +27,7 @@ from cryotk.jobs.step import Expectation, StepContext, StepSettings
 from cryotk.jobs.updates import next_image_size, round_int
 from cryotk.jobs.vdam import GradientJob
 from cryotk.jobs.vdam_maximization import BatchSettings
-from cryotk.jobs.vdam_schedule import Schedule
+from cryotk.jobs.vdam_schedule import REPORT_EVERY, Schedule
 from cryotk.jobs.vdam_start import random_references
 from cryotk.jobs.vdam_step import BatchContext, BatchExpectation
 from cryotk.projection.symmetry_search import SymmetryAxes, find_symmetry_axes, place_on_axes
@@ -142,7 +142,9 @@ class InitialModel(GradientJob):
     def schedule(self) -> Schedule:
         """Batches, steps and prior at each mini-batch."""
         s = self.settings
-        return Schedule("initial_model", s.n_batches, self.data.n, s.tau2_fudge, s.n_classes)
+        # short runs look as often as long ones, relative to their length
+        every = REPORT_EVERY if s.compat == "relion" else int(np.clip(s.n_batches // 20, 1, REPORT_EVERY))
+        return Schedule("initial_model", s.n_batches, self.data.n, s.tau2_fudge, s.n_classes, every)
 
     # -- start ---------------------------------------------------------------------------------------------------
 

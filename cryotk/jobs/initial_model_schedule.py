@@ -81,7 +81,9 @@ def next_sampling(
     # would only fit more of it
     enough = s.compat != "relion" and angular_step(order) <= _needed_step(s.mask_diameter, model.current_resolution)
     if order + 1 < LOCAL_ORDER and not enough:
-        settings = AutoSettings(local_order=LOCAL_ORDER, mask_diameter=s.mask_diameter, compat=s.compat)
+        settings = AutoSettings(
+            local_order=LOCAL_ORDER, mask_diameter=s.mask_diameter, finer_sampling_faster=s.compat != "relion", compat=s.compat
+        )
         settled = replace(c, iterations_without_large_changes=1)
         finer, after = finer_sampling(sampling, settled, 1 / model.current_resolution, settings)
         finer = with_directions(finer) if finer.directions is None else finer

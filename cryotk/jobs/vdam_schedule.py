@@ -89,6 +89,8 @@ class Schedule:
     tau2_fudge : float
         Final weight of the data against the prior.
     n_classes : int
+    report_every : int
+        Mini-batches between looks at accuracies and sampling.
     """
 
     kind: Kind
@@ -96,6 +98,7 @@ class Schedule:
     n_particles: int
     tau2_fudge: float
     n_classes: int = 1
+    report_every: int = REPORT_EVERY
 
     @property
     def phases(self) -> Phases:
@@ -138,7 +141,7 @@ class Schedule:
 
     def reports(self, iteration: int) -> bool:
         """Whether accuracies and sampling are looked at in this mini-batch."""
-        return iteration in (1, self.n_batches) or iteration % REPORT_EVERY == 0
+        return iteration in (1, self.n_batches) or iteration % self.report_every == 0
 
     def in_transition(self, iteration: int) -> bool:
         """Whether inactive classes are replaced at this mini-batch."""
