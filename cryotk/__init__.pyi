@@ -9,6 +9,7 @@ from . import kernels as kernels
 from . import likelihood as likelihood
 from . import maps as maps
 from . import optics as optics
+from . import particles as particles
 from . import projection as projection
 from . import simulate as simulate
 from .data import concat as concat
@@ -27,6 +28,7 @@ from .jobs import Class2D as Class2D
 from .jobs import Class3D as Class3D
 from .jobs import InitialModel as InitialModel
 from .jobs import Refine3D as Refine3D
+from .jobs import sweep as sweep
 from .maps import align_symmetry as align_symmetry
 from .maps import apply_b_factor as apply_b_factor
 from .maps import center_of_mass as center_of_mass
@@ -47,6 +49,7 @@ from .maps import rotate as rotate
 from .maps import shift_to_center_of_mass as shift_to_center_of_mass
 from .maps import suggest_threshold as suggest_threshold
 from .maps import symmetrise as symmetrise
+from .particles import symmetry_expand as symmetry_expand
 from .projection.api import ctf_image as ctf_image
 from .projection.api import project as project
 from .projection.api import reconstruct as reconstruct

@@ -8,6 +8,7 @@ from cryotk.jobs.class3d import Class3D, Class3DSettings
 from cryotk.jobs.initial_model import InitialModel, InitialModelSettings
 from cryotk.jobs.iterative import IterativeJob
 from cryotk.jobs.refine3d import Refine3D, Refine3DSettings
+from cryotk.jobs.sweep import Sweep, sweep
 
 __all__ = [
     "Class2D",
@@ -19,4 +20,6 @@ __all__ = [
     "IterativeJob",
     "Refine3D",
     "Refine3DSettings",
+    "Sweep",
+    "sweep",
 ]
