@@ -331,7 +331,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"cryotk {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     p = commands.add_parser("lab", help="copy the course to a folder and open JupyterLab on it",
-                            epilog="Other options go to JupyterLab, e.g. cryotk lab --no-browser --port 8890")  # fmt: skip
+                            epilog="Options after the folder go to JupyterLab, e.g. cryotk lab course --no-browser --port 8890")  # fmt: skip
     p.add_argument("folder", nargs="?", default="cryotk-course", help="made if need be (default: %(default)s)")
     p.set_defaults(run=lab)
     p = commands.add_parser("demo", help="run the quickstart without a browser and write it as one HTML page")
@@ -347,13 +347,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _of_jupyter(words: list[str]) -> tuple[list[str], list[str]]:
+    """Split off what JupyterLab is to get: for ``lab``, everything from the first option on, values of options included."""
+    first = next((i for i, w in enumerate(words) if i and w.startswith("-") and w not in ("-h", "--help")), len(words))
+    return (words[:first], words[first:]) if words[:1] == ["lab"] else (words, [])
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the ``cryotk`` command; returns the exit status."""
-    parser = _parser()
-    args, rest = parser.parse_known_args(argv)
-    if rest and args.command != "lab":
-        parser.error(f"unrecognised: {' '.join(rest)}")
-    args.jupyter = rest
+    words, jupyter = _of_jupyter(list(sys.argv[1:] if argv is None else argv))
+    args = _parser().parse_args(words)
+    args.jupyter = jupyter
     try:
         return int(args.run(args))
     except CryotkError as error:

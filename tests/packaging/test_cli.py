@@ -123,6 +123,15 @@ def test_lab_opens_the_quickstart_and_hands_options_on(tmp_path, monkeypatch):
     assert calls[0][-1].endswith("00_quickstart.ipynb")
 
 
+def test_values_of_jupyters_options_are_not_the_folder(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr("cryotk.cli.subprocess.call", lambda command: calls.append(command) or 0)
+    monkeypatch.chdir(tmp_path)
+    assert main(["lab", "--no-browser", "--port", "8890"]) == 0
+    at = calls[0].index("--port")
+    assert calls[0][at + 1] == "8890" and calls[0][-1] == os.path.join("cryotk-course", "00_quickstart.ipynb")
+
+
 def test_unknown_options_of_other_commands_are_refused(capsys):
     with pytest.raises(SystemExit):
         main(["info", "--colour", "a.star"])

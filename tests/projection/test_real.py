@@ -20,8 +20,9 @@ def _fsc(particles: xr.Dataset, symmetry: str = "D2") -> xr.DataArray:
     odd, even = (ctk.reconstruct(particles.isel(particle=slice(k, None, 2)), symmetry=symmetry) for k in (0, 1))
     k = np.arange(64) - 32
     r = np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + k**2)
-    # radius 26 px, a raised cosine of 5 px about it
-    mask = 0.5 - 0.5 * np.cos(np.pi * np.clip((28.5 - r) / 5, 0, 1))
+    # nothing beyond 26 px, a raised cosine of 5 px within. A plain nearest-neighbour reconstruction has 0.72, 0.69, 0.27 at 14.2, 10.3
+    # and 7.6 Å with this mask, this one 0.79, 0.75, 0.39; with a hard edge 0.66, 0.61, 0.22 and 0.74, 0.69, 0.32
+    mask = 0.5 - 0.5 * np.cos(np.pi * np.clip((26 - r) / 5, 0, 1))
     return ctk.fsc(odd, even, odd.copy(data=mask.astype(np.float32)))
 
 
@@ -32,9 +33,9 @@ def _at(curve: xr.DataArray, resolution: float) -> float:
 def test_right(posed):
     curve = _fsc(posed)
     assert _at(curve, 22.7) > 0.94
-    assert _at(curve, 14.2) >= 0.75
-    assert _at(curve, 10.3) >= 0.68
-    assert _at(curve, 7.6) >= 0.30
+    assert _at(curve, 14.2) >= 0.77
+    assert _at(curve, 10.3) >= 0.73
+    assert _at(curve, 7.6) >= 0.36
 
 
 def test_without_symmetry(posed):
@@ -58,7 +59,7 @@ def test_without_origins(posed):
 
 def test_origins_with_wrong_sign(posed):
     curve = _fsc(posed.assign(shift_x=-posed.shift_x, shift_y=-posed.shift_y))
-    assert float(curve[6:].max()) < 0.4 and abs(float(curve[8:].mean())) < 0.1
+    assert float(curve[6:].max()) < 0.45 and float(curve[9:].max()) < 0.3 and abs(float(curve[6:].mean())) < 0.1  # beyond 38, 25 Å
 
 
 def test_wrong_ctf(posed, shared):
