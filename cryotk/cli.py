@@ -330,8 +330,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="cryotk", description="Cryo-EM single-particle analysis in a notebook, step by step.")
     parser.add_argument("--version", action="version", version=f"cryotk {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    p = commands.add_parser("lab", help="copy the course to a folder and open JupyterLab on it",
-                            epilog="Options after the folder go to JupyterLab, e.g. cryotk lab course --no-browser --port 8890")  # fmt: skip
+    p = commands.add_parser(
+        "lab", help="copy the course to a folder and open JupyterLab on it",
+        epilog="Options after the folder go to JupyterLab, e.g. cryotk lab course --no-browser --port 8890",
+    )  # fmt: skip
     p.add_argument("folder", nargs="?", default="cryotk-course", help="made if need be (default: %(default)s)")
     p.set_defaults(run=lab)
     p = commands.add_parser("demo", help="run the quickstart without a browser and write it as one HTML page")

@@ -145,7 +145,7 @@ def test_warmup_compiles_every_loop_a_first_run_needs(tmp_path):
     )
     assert "ready after" in done.stdout
     cached = {p.name.split(".")[0] for p in tmp_path.rglob("*.nbi")}
-    assert {"ctf_loops", "star_scan", "slice_extraction", "slice_insertion", "scores", "selection"} <= cached
+    assert {"ctf_loops", "star_scan", "slice_extraction", "slice_insertion", "selection"} <= cached
 
 
 def test_info_of_a_star_that_is_no_usable_particle_set(tmp_path, capsys):
