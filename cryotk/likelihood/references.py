@@ -10,7 +10,6 @@ from cryotk.kernels.backends import CPU, Backend
 from cryotk.likelihood.lattice import Lattice
 from cryotk.likelihood.sampling import Sampling
 from cryotk.projection import Accumulator, FourierReference, group_transform
-from cryotk.projection.reference import invert
 
 __all__ = ["CoarseSlices", "SliceMaker", "group_transform"]
 
@@ -39,12 +38,17 @@ class SliceMaker:
         self.lattice = lattice
         self.transform = transform
         self.backend = backend
+        self._inverse = np.linalg.inv(transform)
         self._kx, self._ky = (backend.to_device(k, np.int32) for k in (lattice.kx, lattice.ky))
         self._transforms: dict[int, Any] = {}
 
     def rotations(self, matrices: np.ndarray) -> np.ndarray:
         """Matrices to slice and insert with, (n, 3, 3)."""
         return self.transform @ matrices
+
+    def _inverses(self, matrices: np.ndarray) -> np.ndarray:
+        """Inverses of :meth:`rotations`; those of rotations are their transposes."""
+        return np.ascontiguousarray(np.swapaxes(np.asarray(matrices, float).reshape(-1, 3, 3), 1, 2) @ self._inverse)
 
     def _transform_of(self, k: int) -> Any:
         if k not in self._transforms:
@@ -58,7 +62,7 @@ class SliceMaker:
         if pixels is not None:
             kx, ky = (backend.to_device(k[pixels], np.int32) for k in (self.lattice.kx, self.lattice.ky))
         out = xp.empty((len(classes), 2, len(kx)), np.float32)
-        inverse = invert(self.rotations(matrices))
+        inverse = self._inverses(matrices)
         for k in np.unique(classes):
             reference = self.references[k]
             extract = backend.extract_slices_3d if reference.is_3d else backend.extract_slices_2d
@@ -76,7 +80,7 @@ class SliceMaker:
 
     def insert(self, accumulators: list[Accumulator], classes: np.ndarray, matrices: np.ndarray, rows: Any, weights: Any) -> None:
         """Insert (n, 2, P) data rows and (n, P) weights of fine orientations."""
-        inverse = invert(self.rotations(matrices))
+        inverse = self._inverses(matrices)
         for k in np.unique(classes):
             of_class = np.nonzero(classes == k)[0]
             for first in range(0, len(of_class), self.backend.insert_slices_at_once):
