@@ -1,4 +1,4 @@
-"""Trilinear samples of a volume at rotated places about its centre ``n // 2``; zero where a place is outside of the voxels' centres."""
+"""Trilinear samples of a volume at rotated places about its centre ``n // 2``; zero outside of the voxels' centres."""
 
 from __future__ import annotations
 
@@ -9,19 +9,23 @@ _jit = numba.njit(nogil=True, cache=True, error_model="numpy")
 _NEAR = 1e-6
 
 
-@_jit
+@numba.njit(nogil=True, cache=True, error_model="numpy", inline="always")
 def _sample(volume, z, y, x):
     n_z, n_y, n_x = volume.shape
-    if z < -1e-6 or y < -1e-6 or x < -1e-6 or z > n_z - 1 + 1e-6 or y > n_y - 1 + 1e-6 or x > n_x - 1 + 1e-6:
-        return 0.0
-    iz = min(max(int(np.floor(z)), 0), n_z - 2) if n_z > 1 else 0
-    iy = min(max(int(np.floor(y)), 0), n_y - 2) if n_y > 1 else 0
-    ix = min(max(int(np.floor(x)), 0), n_x - 2) if n_x > 1 else 0
-    fz, fy, fx = z - iz, y - iy, x - ix
-    jz, jy, jx = min(iz + 1, n_z - 1), min(iy + 1, n_y - 1), min(ix + 1, n_x - 1)
-    low = (volume[iz, iy, ix] * (1 - fx) + volume[iz, iy, jx] * fx) * (1 - fy) + (volume[iz, jy, ix] * (1 - fx) + volume[iz, jy, jx] * fx) * fy
-    high = (volume[jz, iy, ix] * (1 - fx) + volume[jz, iy, jx] * fx) * (1 - fy) + (volume[jz, jy, ix] * (1 - fx) + volume[jz, jy, jx] * fx) * fy
-    return low * (1 - fz) + high * fz
+    near = 1e-6
+    value = 0.0
+    if z >= -near and y >= -near and x >= -near and z <= n_z - 1 + near and y <= n_y - 1 + near and x <= n_x - 1 + near:
+        # the last voxel is the upper neighbour of the one before
+        iz, iy, ix = max(min(int(z), n_z - 2), 0), max(min(int(y), n_y - 2), 0), max(min(int(x), n_x - 2), 0)
+        fz, fy, fx = z - iz, y - iy, x - ix
+        jz, jy, jx = min(iz + 1, n_z - 1), min(iy + 1, n_y - 1), min(ix + 1, n_x - 1)
+        a = volume[iz, iy, ix] + (volume[iz, iy, jx] - volume[iz, iy, ix]) * fx
+        b = volume[iz, jy, ix] + (volume[iz, jy, jx] - volume[iz, jy, ix]) * fx
+        c = volume[jz, iy, ix] + (volume[jz, iy, jx] - volume[jz, iy, ix]) * fx
+        d = volume[jz, jy, ix] + (volume[jz, jy, jx] - volume[jz, jy, ix]) * fx
+        e, f = a + (b - a) * fy, c + (d - c) * fy
+        value = e + (f - e) * fz
+    return value
 
 
 @_jit
@@ -39,18 +43,22 @@ def mean_over_rotations(volume, rotations, first, last, out):
     n_z, n_y, n_x = volume.shape
     cz, cy, cx = n_z // 2, n_y // 2, n_x // 2
     m = rotations.shape[0]
+    row = np.empty(n_x)
     for k in range(first, last):
         for j in range(n_y):
             for i in range(n_x):
-                x, y, z = float(i - cx), float(j - cy), float(k - cz)
-                total = 0.0
-                for g in range(m):
-                    r = rotations[g]
-                    total += _sample(
-                        volume, r[2, 0] * x + r[2, 1] * y + r[2, 2] * z + cz, r[1, 0] * x + r[1, 1] * y + r[1, 2] * z + cy,
-                        r[0, 0] * x + r[0, 1] * y + r[0, 2] * z + cx,
-                    )
-                out[k, j, i] = total / m
+                row[i] = 0.0
+            for g in range(m):
+                r = rotations[g]
+                # places along the row are a line through the volume
+                x, y, z = float(-cx), float(j - cy), float(k - cz)
+                px = r[0, 0] * x + r[0, 1] * y + r[0, 2] * z + cx
+                py = r[1, 0] * x + r[1, 1] * y + r[1, 2] * z + cy
+                pz = r[2, 0] * x + r[2, 1] * y + r[2, 2] * z + cz
+                for i in range(n_x):
+                    row[i] += _sample(volume, pz + i * r[2, 0], py + i * r[1, 0], px + i * r[0, 0])
+            for i in range(n_x):
+                out[k, j, i] = row[i] / m
 
 
 def mean_over_rotations_numpy(volume, rotations, xp=np):

@@ -17,7 +17,7 @@ from cryotk.maps.transform import is_numpy, namespace
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["check_mask", "map_of", "mate_of", "name_of", "open_map", "require_cube", "require_same_box", "values_of"]
+__all__ = ["check_mask", "fraction_inside", "map_of", "mate_of", "name_of", "open_map", "require_cube", "require_same_box", "values_of"]
 
 
 def name_of(x: Any, what: str = "map") -> str:
@@ -158,6 +158,14 @@ def require_same_box(a: xr.DataArray, b: xr.DataArray, what_a: str, what_b: str,
         )
 
 
+def fraction_inside(mask: Any) -> float:
+    """Fraction of voxels above 0.5."""
+    if is_numpy(mask):
+        return float(np.count_nonzero(mask > 0.5)) / mask.size
+    xp = namespace(mask)
+    return float(xp.mean(xp.astype(mask > 0.5, xp.float64)))
+
+
 def check_mask(mask: xr.DataArray, volume: xr.DataArray) -> float:
     """Check that a mask fits and can be one; returns the fraction of voxels above 0.5.
 
@@ -175,7 +183,7 @@ def check_mask(mask: xr.DataArray, volume: xr.DataArray) -> float:
         raise DataError(f"the mask {name} has values from {low:g} to {high:g}, they must be in [0, 1]; is it a map? ctk.create_mask makes a mask of it")
     if high <= 0.5:
         raise DataError(f"the mask {name} is empty: its largest value is {high:g}; lower the threshold it was made with")
-    fraction = float(xp.mean(xp.astype(mask.data > 0.5, xp.float64)))
+    fraction = fraction_inside(mask.data)
     if low >= 1:
         warnings.warn(f"the mask {name} is one everywhere: it masks nothing; leave it out, or lower its extent", DataWarning, stacklevel=3)
     return fraction

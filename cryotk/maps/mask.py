@@ -14,7 +14,7 @@ from cryotk.data import write_volume
 from cryotk.errors import DataError, DataWarning, SettingsError
 from cryotk.kernels import distance
 from cryotk.maps import gains
-from cryotk.maps.inputs import map_of, open_map, require_cube, require_same_box, values_of
+from cryotk.maps.inputs import fraction_inside, map_of, open_map, require_cube, require_same_box, values_of
 from cryotk.maps.report import plot_with, table_html, table_text
 from cryotk.maps.threshold import suggest_threshold
 from cryotk.maps.transform import apply_gain, each_slab, forward, inverse, is_numpy, namespace
@@ -165,7 +165,7 @@ def create_mask(
         data = data * _along_axis(namespace(data), data.shape[0], helix_fraction, soft_edge_px)
     if invert:
         data = 1 - data
-    fraction = float(xp.mean(xp.astype(data > 0.5, xp.float64)))
+    fraction = fraction_inside(data)
     for bad, text in ((fraction == 0, "the mask is empty: lower the threshold"), (fraction == 1, "the mask is one everywhere: raise the threshold")):
         if bad:
             notes.append(text)

@@ -41,11 +41,51 @@ def symmetrise(volume: Any, symmetry: str, pixel_size: float | None = None) -> x
 
 
 def _mean(x: Any, operators: np.ndarray) -> Any:
-    if not is_numpy(x):
-        xp = namespace(x)
-        return xp.astype(kernels.mean_over_rotations_numpy(x, operators, xp), x.dtype)
-    out = np.empty_like(x)
-    each_slab(lambda first, last: kernels.mean_over_rotations(x, operators, first, last, out), x.shape[0])
+    """Mean over rotations; those that only exchange and reverse axes move voxels, the others interpolate."""
+    xp = namespace(x)
+    whole = np.rint(operators)
+    exact = [bool(np.abs(g - w).max() < 1e-9 and _fits(x.shape, w)) for g, w in zip(operators, whole, strict=True)]
+    turned, rest = whole[exact].astype(int), operators[np.logical_not(exact)]
+    total = None
+    if len(rest):
+        if is_numpy(x):
+            total = np.empty_like(x)
+            each_slab(lambda first, last: kernels.mean_over_rotations(x, rest, first, last, total), x.shape[0])
+        else:
+            total = xp.astype(kernels.mean_over_rotations_numpy(x, rest, xp), x.dtype)
+        if not len(turned):
+            return total
+        total = total * (len(rest) / len(operators))
+    moved = _moved(x, turned) / len(operators)
+    return moved if total is None else total + moved
+
+
+def _fits(shape: tuple[int, ...], rotation: np.ndarray) -> bool:
+    """Whether the axes that a rotation exchanges are equally long."""
+    source = np.abs(rotation[::-1, ::-1]).argmax(1)
+    return all(shape[axis] == shape[int(source[axis])] for axis in range(3))
+
+
+def _moved(x: Any, rotations: np.ndarray) -> Any:
+    """Sum of a volume's values at rotations that exchange and reverse axes; zero where a place is outside.
+
+    In an even box, whose centre is at ``n / 2``, the first plane's mate lies outside.
+    """
+    xp = namespace(x)
+    out = xp.zeros(x.shape, dtype=x.dtype)
+    for r in rotations:
+        m = r[::-1, ::-1]  # row: axis of the place looked at; column: axis of the voxel
+        of_place = np.abs(m).argmax(0)  # for each axis of the voxel, the axis of the place that follows it
+        view = xp.permute_dims(x, tuple(int(a) for a in of_place))
+        target: list[slice] = []
+        for axis in range(3):
+            n, backwards = x.shape[axis], m[of_place[axis], axis] < 0
+            if backwards:
+                view = xp.flip(view, axis=axis)
+            target.append(slice(1, None) if backwards and n % 2 == 0 else slice(None))
+        # flipped, an even axis starts with index n - 1, which is the mate of 1
+        source = tuple(slice(0, x.shape[i] - 1) if t.start else slice(None) for i, t in enumerate(target))
+        out[tuple(target)] += view[source]
     return out
 
 

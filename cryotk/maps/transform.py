@@ -87,25 +87,22 @@ def forward(x: Any, mask: Any = None) -> Any:
     if not is_numpy(x):
         xp = namespace(x)
         return xp.fft.rfftn(x if mask is None else x * mask, axes=(0, 1, 2), norm="forward")
-    kind = np.complex128 if x.dtype == np.float64 else np.complex64
-    f = np.empty((n, n, n // 2 + 1), kind)
-    scale = 1.0 / n**3
+    if mask is None:
+        return scipy.fft.rfftn(x, workers=_workers(n), norm="forward")
+    f = np.empty((n, n, n // 2 + 1), np.complex128 if x.dtype == np.float64 else np.complex64)
 
     def lines(a: int, b: int) -> None:
-        block = x[a:b] if mask is None else x[a:b] * mask[a:b]
-        f[a:b] = scipy.fft.rfft(block, axis=2, workers=1)
-        f[a:b] *= kind(scale)
+        f[a:b] = scipy.fft.rfft(x[a:b] * mask[a:b], axis=2, norm="forward", workers=1)
 
     each_slab(lines, n)
     return _in_planes(scipy.fft.fft, f)
 
 
 def _in_planes(transform: Any, f: np.ndarray) -> np.ndarray:
-    """Complex transforms along z and y, in place."""
-    n = f.shape[0]
+    """Complex transforms along z and y, in place; the forward one is divided by the number of points."""
     for axis in (1, 0):
-        out = transform(f, axis=axis, overwrite_x=True, workers=_workers(n), norm="backward" if transform is scipy.fft.fft else "forward")
-        if out is not f:
+        out = transform(f, axis=axis, overwrite_x=True, workers=_workers(f.shape[0]), norm="forward")
+        if not np.may_share_memory(out, f):
             f[...] = out
     return f
 
@@ -115,7 +112,9 @@ def inverse(f: Any, n: int, overwrite: bool = False) -> Any:
     if not is_numpy(f):
         xp = namespace(f)
         return xp.fft.irfftn(f, s=(n, n, n), axes=(0, 1, 2), norm="forward")
-    work = _in_planes(scipy.fft.ifft, f if overwrite else f.copy())
+    if not overwrite:
+        return scipy.fft.irfftn(f, s=(n, n, n), workers=_workers(n), norm="forward")
+    work = _in_planes(scipy.fft.ifft, f)
     out = np.empty((n, n, n), np.float64 if f.dtype == np.complex128 else np.float32)
 
     def lines(a: int, b: int) -> None:
@@ -131,13 +130,11 @@ def mask_transform(f: Any, mask: Any) -> Any:
     if not is_numpy(f):
         return forward(inverse(f, n), mask)
     work = _in_planes(scipy.fft.ifft, f)
-    scale = work.dtype.type(1.0 / n**3)
 
     def lines(a: int, b: int) -> None:
         block = scipy.fft.irfft(work[a:b], n, axis=2, norm="forward", workers=1)
         block *= mask[a:b]
-        work[a:b] = scipy.fft.rfft(block, axis=2, workers=1)
-        work[a:b] *= scale
+        work[a:b] = scipy.fft.rfft(block, axis=2, norm="forward", overwrite_x=True, workers=1)
 
     each_slab(lines, n)
     return _in_planes(scipy.fft.fft, work)
