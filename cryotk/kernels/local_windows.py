@@ -1,7 +1,9 @@
-"""Loops over windows of local resolution: parts of a box by parity, power per shell, coefficients around the origin, sums over points.
+"""Loops over windows of local resolution: parts of a box by parity, power per shell, coefficients around the origin, sums over
+points.
 
-A box of ``2 q + 1`` voxels around a point splits into eight parts that are even or odd along each axis. Their transforms are products of
-cosines or sines alone, mates under a change of sign need no second look, and different parities do not mix in sums over signs.
+A box of ``2 q + 1`` voxels around a point splits into eight parts that are even or odd along each axis. Their transforms are
+products of cosines or sines alone, mates under a change of sign need no second look, and different parities do not mix in sums
+over signs.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ def cut_parts_numpy(maps, z0, y0, x0, window):
     """Numpy twin of :func:`cut_parts`; returns ``out``."""
     q = window.shape[0] // 2
     n_v = maps.shape[0]
-    padded = np.pad(maps, ((0, 0), (q, q), (q, q), (q, q)))[:, z0 : z0 + 2 * q + 1, y0 : y0 + 2 * q + 1, x0 : x0 + 2 * q + 1] * window
+    padded = (
+        np.pad(maps, ((0, 0), (q, q), (q, q), (q, q)))[:, z0 : z0 + 2 * q + 1, y0 : y0 + 2 * q + 1, x0 : x0 + 2 * q + 1] * window
+    )
     out = np.zeros((2, 2, 2, n_v, q + 1, q + 1, q + 1), np.float32)
     for py in range(2):
         for px in range(2):
@@ -63,7 +67,14 @@ def cut_parts(maps, z0, y0, x0, window, out):
                     a7 = np.float32(0.0)
                     if w != 0.0:
                         zp, zm, yp, ym, xp, xm = z0 + tz, z0 - tz, y0 + ty, y0 - ty, x0 + tx, x0 - tx
-                        izp, izm, iyp, iym, ixp, ixm = zp < n_z, zm >= 0 and tz > 0, yp < n_y, ym >= 0 and ty > 0, xp < n_x, xm >= 0 and tx > 0
+                        izp, izm, iyp, iym, ixp, ixm = (
+                            zp < n_z,
+                            zm >= 0 and tz > 0,
+                            yp < n_y,
+                            ym >= 0 and ty > 0,
+                            xp < n_x,
+                            xm >= 0 and tx > 0,
+                        )
                         if izp and iyp and ixp:
                             a0 = maps[v, zp, yp, xp]
                         if izp and iyp and ixm:

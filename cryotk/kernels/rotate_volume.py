@@ -65,7 +65,10 @@ def mean_over_rotations_numpy(volume, rotations, xp=np):
     """Twin of :func:`mean_over_rotations` for whole volumes of any array library; returns ``out``."""
     shape = volume.shape
     centre = [n // 2 for n in shape]
-    k, j, i = (xp.reshape(xp.arange(n, dtype=xp.float64), tuple(-1 if a == b else 1 for b in range(3))) - n // 2 for a, n in enumerate(shape))
+    k, j, i = (
+        xp.reshape(xp.arange(n, dtype=xp.float64), tuple(-1 if a == b else 1 for b in range(3))) - n // 2
+        for a, n in enumerate(shape)
+    )
     flat = xp.reshape(volume, (-1,))
     total = xp.zeros(shape, dtype=xp.float64)
     for r in np.asarray(rotations, float).tolist():
@@ -76,7 +79,9 @@ def mean_over_rotations_numpy(volume, rotations, xp=np):
             ok = (p >= -_NEAR) & (p <= shape[axis] - 1 + _NEAR)
             inside = ok if inside is None else inside & ok
             low = xp.clip(xp.floor(p), 0.0, float(max(shape[axis] - 2, 0)))
-            weight_index.append((p - low, xp.astype(low, xp.int64), xp.astype(xp.clip(low + 1, 0.0, float(shape[axis] - 1)), xp.int64)))
+            weight_index.append(
+                (p - low, xp.astype(low, xp.int64), xp.astype(xp.clip(low + 1, 0.0, float(shape[axis] - 1)), xp.int64))
+            )
         value = xp.zeros(shape, dtype=xp.float64)
         for corner in range(8):
             weight, index = 1.0, 0
@@ -120,7 +125,9 @@ def asymmetry(volume, orientations, rotations, places, out):
                 v = r[1, 0] * x + r[1, 1] * y + r[1, 2] * z
                 w = r[2, 0] * x + r[2, 1] * y + r[2, 2] * z
                 value = _sample(
-                    volume, a[0, 2] * u + a[1, 2] * v + a[2, 2] * w + cz, a[0, 1] * u + a[1, 1] * v + a[2, 1] * w + cy,
+                    volume,
+                    a[0, 2] * u + a[1, 2] * v + a[2, 2] * w + cz,
+                    a[0, 1] * u + a[1, 1] * v + a[2, 1] * w + cy,
                     a[0, 0] * u + a[1, 0] * v + a[2, 0] * w + cx,
                 )
                 s1 += value

@@ -1,7 +1,7 @@
 """Sums over shells of half transforms, radial gains, and random phases that depend on nothing but their place.
 
-A half transform is ``(n, n, n // 2 + 1)``, origin at index 0, each stored coefficient counted once. Functions of the radius are tables
-over the integer ``k^2``: a whole chain of filters is one look-up.
+A half transform is ``(n, n, n // 2 + 1)``, origin at index 0, each stored coefficient counted once. Functions of the radius
+are tables over the integer ``k^2``: a whole chain of filters is one look-up.
 """
 
 from __future__ import annotations

@@ -7,9 +7,21 @@ from dataclasses import dataclass
 import numpy as np
 
 __all__ = [
-    "EMPTY", "GuinierFit", "correct_for_mask", "fit_guinier", "fraction_of_solvent_removed", "fsc_from_sums", "fsc_weights",
-    "guinier_range", "interpolated_resolution", "last_shell_above", "particle_fsc", "protein_weight_in_mask", "randomisation_shell",
-    "resolution_of_shell", "weight_fraction",
+    "EMPTY",
+    "GuinierFit",
+    "correct_for_mask",
+    "fit_guinier",
+    "fraction_of_solvent_removed",
+    "fsc_from_sums",
+    "fsc_weights",
+    "guinier_range",
+    "interpolated_resolution",
+    "last_shell_above",
+    "particle_fsc",
+    "protein_weight_in_mask",
+    "randomisation_shell",
+    "resolution_of_shell",
+    "weight_fraction",
 ]
 
 EMPTY = -99.0

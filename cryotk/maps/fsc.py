@@ -71,7 +71,10 @@ def fsc(a: Any, b: Any, mask: Any = None, compat: str | None = None) -> xr.DataA
     shells = np.arange(len(curve))
     attrs = {f"resolution_{name}": _crossing(curve, level, n * pa) for name, level in (("0143", 0.143), ("05", 0.5))}
     return xr.DataArray(
-        curve, dims=("shell",), coords={"shell": shells, "frequency": ("shell", shells / (n * pa), {"units": "1/Å"})}, name="fsc",
+        curve,
+        dims=("shell",),
+        coords={"shell": shells, "frequency": ("shell", shells / (n * pa), {"units": "1/Å"})},
+        name="fsc",
         attrs={**attrs, "pixel_size": pa, "box_size": n},
     )
 

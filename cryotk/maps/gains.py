@@ -73,11 +73,16 @@ def mtf_curve(mtf: Any) -> tuple[np.ndarray, np.ndarray]:
             raise DataError(f"{os.fspath(mtf)}: an MTF needs two rows at least, found {len(x)}")
     if np.any(~(y > 1e-10)):
         at = int(np.nonzero(~(y > 1e-10))[0][0])
-        raise DataError(f"{mtf if isinstance(mtf, (str, os.PathLike)) else 'mtf'}: row {at + 1} has the value {y[at]:g}; a detector's MTF is positive")
+        raise DataError(
+            f"{mtf if isinstance(mtf, (str, os.PathLike)) else 'mtf'}: row {at + 1} has the value {y[at]:g}; "
+            "a detector's MTF is positive"
+        )
     return x, y
 
 
-def mtf_gain(n: int, pixel_size: float, mtf: Any, detector_pixel_size: float | None = None, compat: str | None = None) -> np.ndarray:
+def mtf_gain(
+    n: int, pixel_size: float, mtf: Any, detector_pixel_size: float | None = None, compat: str | None = None
+) -> np.ndarray:
     """Division by a detector's MTF below Nyquist's radius; the corners stay.
 
     Parameters

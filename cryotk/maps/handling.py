@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = [
-    "apply_b_factor", "center_of_mass", "flip", "highpass", "lowpass", "map_statistics", "randomise_phases", "rebox", "rescale", "shift",
-    "shift_to_center_of_mass",
+    "apply_b_factor", "center_of_mass", "flip", "highpass", "lowpass", "map_statistics", "randomise_phases", "rebox", "rescale",
+    "shift", "shift_to_center_of_mass",
 ]  # fmt: skip
 
 _AXES = {"z": 0, "y": 1, "x": 2}
@@ -27,7 +27,11 @@ _AXES = {"z": 0, "y": 1, "x": 2}
 def _filtered(volume: Any, gain_of: Any, history: str, pixel_size: float | None) -> xr.DataArray:
     v = open_map(volume, pixel_size=pixel_size)
     n = require_cube(v)
-    return map_of(inverse(apply_gain(forward(values_of(v)), gain_of(n, float(v.attrs["pixel_size"])), overwrite=True), n, overwrite=True), v, history=history)
+    return map_of(
+        inverse(apply_gain(forward(values_of(v)), gain_of(n, float(v.attrs["pixel_size"])), overwrite=True), n, overwrite=True),
+        v,
+        history=history,
+    )
 
 
 def lowpass(volume: Any, resolution: float, width: float = 2.0, pixel_size: float | None = None) -> xr.DataArray:
@@ -123,7 +127,9 @@ def rescale(volume: Any, pixel_size: float) -> xr.DataArray:
     n, a = require_cube(v), float(v.attrs["pixel_size"])
     m, real = resized_box(n, a, pixel_size)
     if abs(real - pixel_size) > 1e-3 * pixel_size:
-        warnings.warn(f"{name_of(v)}: an even box gives {real:.5g} Å, not {pixel_size:g} Å; the result carries it", DataWarning, stacklevel=2)
+        warnings.warn(
+            f"{name_of(v)}: an even box gives {real:.5g} Å, not {pixel_size:g} Å; the result carries it", DataWarning, stacklevel=2
+        )
     if m == n:
         return map_of(values_of(v) + 0, v, a)
     return map_of(_resized(values_of(v), n, m), v, real, history=f"rescaled to {real:.5g} Å")
@@ -149,7 +155,11 @@ def _resized(x: Any, n: int, m: int) -> Any:
     move = n // 2 * m / n - m // 2
     if abs(move) > 1e-9:
         for shape, frequency in (((-1, 1, 1), k), ((1, -1, 1), k), ((1, 1, -1), half)):
-            out = out * xp.asarray(np.exp(2j * np.pi * frequency * move / m).reshape(shape).astype(np.complex64 if f.dtype == xp.complex64 else complex))
+            out = out * xp.asarray(
+                np.exp(2j * np.pi * frequency * move / m)
+                .reshape(shape)
+                .astype(np.complex64 if f.dtype == xp.complex64 else complex)
+            )
     return inverse(out, m, overwrite=True)
 
 
@@ -189,8 +199,8 @@ def flip(volume: Any, axis: str = "hand", pixel_size: float | None = None) -> xr
     ----------
     volume : path, DataArray or array
     axis : {"hand", "x", "y", "z"}
-        ``"hand"`` mirrors x about the centre ``n // 2``, so that symmetry axes stay where they are: the one to use for the wrong hand. The
-        others reverse the voxels' order, which in an even box moves the centre by one voxel.
+        ``"hand"`` mirrors x about the centre ``n // 2``, so that symmetry axes stay where they are: the one to use for the
+        wrong hand. The others reverse the voxels' order, which in an even box moves the centre by one voxel.
     pixel_size : float, Å, optional
         Overrides what the map says.
     """
@@ -241,8 +251,8 @@ def shift(volume: Any, by: tuple[float, float, float], compat: str | None = None
     by : (x, y, z)
         Pixels; what is at the centre comes to lie there.
     compat : {None, "relion"}
-        By default in Fourier space, where nothing is lost (and what leaves on one side comes back on the other); ``"relion"`` interpolates
-        linearly and fills with zeros.
+        By default in Fourier space, where nothing is lost (and what leaves on one side comes back on the other); ``"relion"``
+        interpolates linearly and fills with zeros.
     pixel_size : float, Å, optional
         Overrides what the map says.
     """
@@ -312,6 +322,7 @@ def map_statistics(volume: Any, pixel_size: float | None = None) -> dict[str, fl
     xp = namespace(v.data)
     x = xp.astype(v.data, xp.float64)
     return {
-        "mean": float(xp.mean(x)), "std": float(xp.std(x)), "min": float(xp.min(x)), "max": float(xp.max(x)), "z": v.shape[0], "y": v.shape[1],
+        "mean": float(xp.mean(x)), "std": float(xp.std(x)), "min": float(xp.min(x)), "max": float(xp.max(x)),
+        "z": v.shape[0], "y": v.shape[1],
         "x": v.shape[2], "pixel_size": float(v.attrs["pixel_size"]),
     }  # fmt: skip

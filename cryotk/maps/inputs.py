@@ -17,7 +17,17 @@ from cryotk.maps.transform import is_numpy, namespace
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["check_mask", "fraction_inside", "map_of", "mate_of", "name_of", "open_map", "require_cube", "require_same_box", "values_of"]
+__all__ = [
+    "check_mask",
+    "fraction_inside",
+    "map_of",
+    "mate_of",
+    "name_of",
+    "open_map",
+    "require_cube",
+    "require_same_box",
+    "values_of",
+]
 
 
 def name_of(x: Any, what: str = "map") -> str:
@@ -92,7 +102,8 @@ def _open_file(path: str, what: str, pixel_size: float | None, warn_about_one: b
             raise DataError(f"{path}: the header has no pixel size (0 Å); give pixel_size= in Å")
         if header.pixel_size == 1.0 and warn_about_one:
             warnings.warn(
-                f"{path}: the header says exactly 1 Å, which many programs write when they do not know; give pixel_size= if that is not it",
+                f"{path}: the header says exactly 1 Å, which many programs write when they do not know; give "
+                "pixel_size= if that is not it",
                 DataWarning, stacklevel=4,
             )  # fmt: skip
     return open_volume(path, pixel_size)
@@ -119,7 +130,10 @@ def map_of(data: Any, like: xr.DataArray, pixel_size: float | None = None, histo
     a = pixel_size if pixel_size is not None else pixel_size_of(like)
     out = as_volume(data, float(a) if a else 1.0, str(like.attrs.get("source", "")))
     past = str(like.attrs.get("history", ""))
-    out.attrs = {**{k: v for k, v in like.attrs.items() if k not in ("pixel_size", "history")}, "pixel_size": out.attrs["pixel_size"]}
+    out.attrs = {
+        **{k: v for k, v in like.attrs.items() if k not in ("pixel_size", "history")},
+        "pixel_size": out.attrs["pixel_size"],
+    }
     if history or past:
         out.attrs["history"] = "; ".join(p for p in (past, history) if p)
     return out
@@ -139,7 +153,9 @@ def require_cube(volume: xr.DataArray, what: str = "map") -> int:
         For maps that are none.
     """
     if len(set(volume.shape)) != 1:
-        raise DataError(f"{name_of(volume, what)}: the map must be a cube, not {volume.shape}; pad or cut it with ctk.rebox(volume, n)")
+        raise DataError(
+            f"{name_of(volume, what)}: the map must be a cube, not {volume.shape}; pad or cut it with ctk.rebox(volume, n)"
+        )
     return int(volume.shape[0])
 
 
@@ -176,16 +192,23 @@ def check_mask(mask: xr.DataArray, volume: xr.DataArray) -> float:
     """
     name = name_of(mask, "mask")
     if mask.shape != volume.shape:
-        raise DataError(f"the mask {name} has box {mask.shape}, the maps {volume.shape}; make one with ctk.create_mask of one of the maps")
+        raise DataError(
+            f"the mask {name} has box {mask.shape}, the maps {volume.shape}; make one with ctk.create_mask of one of the maps"
+        )
     xp = namespace(mask.data)
     low, high = float(xp.min(mask.data)), float(xp.max(mask.data))
     if low < -1e-6 or high > 1 + 1e-6:
-        raise DataError(f"the mask {name} has values from {low:g} to {high:g}, they must be in [0, 1]; is it a map? ctk.create_mask makes a mask of it")
+        raise DataError(
+            f"the mask {name} has values from {low:g} to {high:g}, they must be in [0, 1]; is it a map? "
+            "ctk.create_mask makes a mask of it"
+        )
     if high <= 0.5:
         raise DataError(f"the mask {name} is empty: its largest value is {high:g}; lower the threshold it was made with")
     fraction = fraction_inside(mask.data)
     if low >= 1:
-        warnings.warn(f"the mask {name} is one everywhere: it masks nothing; leave it out, or lower its extent", DataWarning, stacklevel=3)
+        warnings.warn(
+            f"the mask {name} is one everywhere: it masks nothing; leave it out, or lower its extent", DataWarning, stacklevel=3
+        )
     return fraction
 
 

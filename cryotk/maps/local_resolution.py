@@ -29,10 +29,24 @@ _THRESHOLD = 0.143
 
 
 def local_resolution(
-    half1: Any, half2: Any = None, mask: Any = None, b_factor: float | None = None, mtf: Any = None, sampling: float = 25.0,
-    min_resolution: float = 50.0, *, mask_radius: float | None = None, edge_width: float | None = None, randomise_at: float = 25.0,
-    mtf_pixel_size: float | None = None, pixel_size: float | None = None, only_inside_mask: bool = False, seed: int = 0,
-    threads: int | None = None, progress: bool | Callable[[int, int], object] = True, compat: str | None = None,
+    half1: Any,
+    half2: Any = None,
+    mask: Any = None,
+    b_factor: float | None = None,
+    mtf: Any = None,
+    sampling: float = 25.0,
+    min_resolution: float = 50.0,
+    *,
+    mask_radius: float | None = None,
+    edge_width: float | None = None,
+    randomise_at: float = 25.0,
+    mtf_pixel_size: float | None = None,
+    pixel_size: float | None = None,
+    only_inside_mask: bool = False,
+    seed: int = 0,
+    threads: int | None = None,
+    progress: bool | Callable[[int, int], object] = True,
+    compat: str | None = None,
     true_fsc: np.ndarray | None = None,
 ) -> LocalResolutionResult:
     """Measure how the resolution varies over a map, and filter and sharpen the map by it.
@@ -113,8 +127,13 @@ def local_resolution(
         measured = work.run(points, true_fsc, threads or default_threads(), tick)
     resolution_map, filtered = work.maps()
     out = LocalResolutionResult(
-        resolution_map=map_of(resolution_map, h1, a, history="local resolution"), filtered=map_of(filtered, h1, a, history="locally filtered"),
-        points=points_dataset(points, measured, n, a), mask=mask_map, pixel_size=a, settings=settings, warnings=notes,
+        resolution_map=map_of(resolution_map, h1, a, history="local resolution"),
+        filtered=map_of(filtered, h1, a, history="locally filtered"),
+        points=points_dataset(points, measured, n, a),
+        mask=mask_map,
+        pixel_size=a,
+        settings=settings,
+        warnings=notes,
     )
     out.resolution_map.name = "local_resolution"
     out.resolution_map.attrs["units"] = "Å"
@@ -132,7 +151,8 @@ def _judge(out: LocalResolutionResult, unmasked: np.ndarray, notes: list[str]) -
         raise DataError("the half-maps are identical; give the two half-maps of one refinement")
     found = out.points["resolution"].values
     if len(found) and np.all(found >= out.settings["min_resolution"]):
-        text = (f"no window shows signal beyond min_resolution ({out.settings['min_resolution']:g} Å): are these half-maps of one refinement? "
+        text = (f"no window shows signal beyond min_resolution ({out.settings['min_resolution']:g} Å): are these "
+                "half-maps of one refinement? "
                 "Larger windows (sampling=) need less signal")  # fmt: skip
         notes.append(text)
         warnings.warn(text, DataWarning, stacklevel=3)
@@ -171,8 +191,10 @@ class _bar:
 class _Work:
     """Transforms, sums over points, and one point's measurement."""
 
-    def __init__(self, x1: Any, x2: Any, window: np.ndarray, n: int, a: float, shell: int, seed: int, b: float, mtf: np.ndarray | None,
-                 worst: float) -> None:  # fmt: skip
+    def __init__(
+        self, x1: Any, x2: Any, window: np.ndarray, n: int, a: float, shell: int, seed: int, b: float,
+        mtf: np.ndarray | None, worst: float,
+    ) -> None:  # fmt: skip
         self.n, self.a, self.shell, self.worst, self.window, self.q = n, a, shell, worst, window, window.shape[0] // 2
         f1, f2 = forward(x1), forward(x2)
         self.unmasked = curves.fsc_from_sums(cross_sums(f1, f2))

@@ -55,9 +55,14 @@ class LocalResolutionResult:
         }  # fmt: skip
         where = {axis: p[axis].values for axis in ("z", "y", "x")}
         summary = {
-            "cryotkPointZ": where["z"], "cryotkPointY": where["y"], "cryotkPointX": where["x"], "rlnAngstromResolution": p["resolution"].values,
+            "cryotkPointZ": where["z"], "cryotkPointY": where["y"], "cryotkPointX": where["x"],
+            "rlnAngstromResolution": p["resolution"].values,
         }  # fmt: skip
-        write_star(f"{base}_locres_fscs.star", {"points": StarBlock("points", summary), "fsc": StarBlock("fsc", table)}, header="# cryotk local_resolution\n")
+        write_star(
+            f"{base}_locres_fscs.star",
+            {"points": StarBlock("points", summary), "fsc": StarBlock("fsc", table)},
+            header="# cryotk local_resolution\n",
+        )
         return first
 
     def plot(self, **kwargs: Any) -> Any:
@@ -122,6 +127,7 @@ def histogram_inside(resolution: xr.DataArray, mask: xr.DataArray) -> xr.Dataset
     count, edges = np.histogram(values, bins, (low, high if high > low else low + 1))
     p05, median, p95 = np.percentile(values, [5, 50, 95])
     return xr.Dataset(
-        {"count": ("bin", count)}, coords={"resolution": ("bin", 0.5 * (edges[1:] + edges[:-1]), {"units": "Å"})},
+        {"count": ("bin", count)},
+        coords={"resolution": ("bin", 0.5 * (edges[1:] + edges[:-1]), {"units": "Å"})},
         attrs={"median": float(median), "p05": float(p05), "p95": float(p95), "voxels": len(values)},
     )

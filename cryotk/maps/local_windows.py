@@ -1,7 +1,7 @@
 """One point of local resolution: the FSC inside its window, and the map filtered by it, both only where the window is.
 
-Sums over whole shells of the box's own transform, to rounding, at a fraction of its cost: a window of ``2 q + 1`` voxels is transformed
-by cosine and sine matrices of ``(q + 1) x (n / 2 + 1)``, part by part (see ``kernels/local_windows.py``).
+Sums over whole shells of the box's own transform, to rounding, at a fraction of its cost: a window of ``2 q + 1`` voxels is
+transformed by cosine and sine matrices of ``(q + 1) x (n / 2 + 1)``, part by part (see ``kernels/local_windows.py``).
 """
 
 from __future__ import annotations
@@ -135,7 +135,11 @@ class WindowFilter:
         k, x = np.arange(self.half + 1), np.arange(-q, q + 1)
         angle = 2 * np.pi * ((k[:, None] * x) % self.n) / self.n
         weight = np.where((k == 0) | (2 * k == self.n), 1.0, 2.0)[:, None]
-        self.last = np.stack([weight * np.cos(angle), -weight * np.sin(angle)], 1).reshape(2 * (self.half + 1), 2 * q + 1).astype(np.float32)
+        self.last = (
+            np.stack([weight * np.cos(angle), -weight * np.sin(angle)], 1)
+            .reshape(2 * (self.half + 1), 2 * q + 1)
+            .astype(np.float32)
+        )
         self._local = threading.local()
 
     def _turn(self, index: int) -> np.ndarray:
@@ -168,7 +172,11 @@ class WindowFilter:
         along_y = self._buffer("along_y", (2, 2, q + 1, q + 1, m), np.complex64)
         for pz in range(2):
             for py in range(2):
-                np.matmul(self.turned[pz][:, :m], parts[pz, py].reshape(m, m * m).view(np.float32), out=along_z[pz, py].reshape(q + 1, m * m).view(np.float32))
+                np.matmul(
+                    self.turned[pz][:, :m],
+                    parts[pz, py].reshape(m, m * m).view(np.float32),
+                    out=along_z[pz, py].reshape(q + 1, m * m).view(np.float32),
+                )
                 np.matmul(self.turned[py][:, :m], along_z[pz, py].view(np.float32), out=along_y[pz, py].view(np.float32))
         both = self._buffer("both", (side, side, m), np.complex64)
         kernels.join_parts(along_y, both)

@@ -77,15 +77,28 @@ def _host(volume: xr.DataArray) -> xr.DataArray:
 
 
 def create_mask(
-    volume: Any, threshold: float | None = None, lowpass: float | None = 15.0, extend_px: float = 3.0, soft_edge_px: float = 3.0,
-    invert: bool = False, *, and_: Any = None, or_: Any = None, and_not: Any = None, or_not: Any = None,
-    helix_fraction: float | None = None, largest_only: bool = False, fill_holes: bool = False, molecular_weight: float | None = None,
-    pixel_size: float | None = None, lowpass_edge: float = 2.0,
+    volume: Any,
+    threshold: float | None = None,
+    lowpass: float | None = 15.0,
+    extend_px: float = 3.0,
+    soft_edge_px: float = 3.0,
+    invert: bool = False,
+    *,
+    and_: Any = None,
+    or_: Any = None,
+    and_not: Any = None,
+    or_not: Any = None,
+    helix_fraction: float | None = None,
+    largest_only: bool = False,
+    fill_holes: bool = False,
+    molecular_weight: float | None = None,
+    pixel_size: float | None = None,
+    lowpass_edge: float = 2.0,
 ) -> MaskResult:
     """Make a soft mask from a map.
 
-    The map is low-passed, cut at the threshold, combined with a second map where one is given, extended (or shrunk), and given a soft
-    edge of a raised cosine.
+    The map is low-passed, cut at the threshold, combined with a second map where one is given, extended (or shrunk), and given
+    a soft edge of a raised cosine.
 
     Parameters
     ----------
@@ -130,7 +143,9 @@ def create_mask(
     second = {"and": and_, "or": or_, "and_not": and_not, "or_not": or_not}
     given = {k: v for k, v in second.items() if v is not None}
     if len(given) > 1:
-        raise SettingsError(f"only one of and_, or_, and_not, or_not at a time, not {', '.join(given)}; make one mask after the other")
+        raise SettingsError(
+            f"only one of and_, or_, and_not, or_not at a time, not {', '.join(given)}; make one mask after the other"
+        )
     if soft_edge_px < 0:
         raise SettingsError(f"soft_edge_px must not be negative, found {soft_edge_px}")
     if helix_fraction is not None and not 0 < helix_fraction <= 1:
@@ -143,7 +158,11 @@ def create_mask(
     if lowpass:
         n = require_cube(v, "map for a mask with a low-pass (lowpass=None masks others)")
         gain = gains.lowpass_gain(n, a, lowpass, lowpass_edge)
-        low = map_of(inverse(apply_gain(forward(values_of(v)), gain, overwrite=True), n, overwrite=True), v, history=f"low-pass {lowpass:g} Å")
+        low = map_of(
+            inverse(apply_gain(forward(values_of(v)), gain, overwrite=True), n, overwrite=True),
+            v,
+            history=f"low-pass {lowpass:g} Å",
+        )
     notes: list[str] = []
     reason = "as given"
     if threshold is None:
@@ -152,7 +171,10 @@ def create_mask(
     top = float(xp.max(low.data))
     if threshold > top and not given:
         after = f" after the low-pass of {lowpass:g} Å" if lowpass else ""
-        raise DataError(f"the threshold {threshold:g} is above the map's maximum{after}, {top:.4g}: the mask would be empty; leave it out for a suggestion")
+        raise DataError(
+            f"the threshold {threshold:g} is above the map's maximum{after}, {top:.4g}: the mask would be "
+            "empty; leave it out for a suggestion"
+        )
     inside = low.data >= threshold
     for how, other in given.items():
         p = open_map(other, f"map of {how}", a)
@@ -166,14 +188,23 @@ def create_mask(
     if invert:
         data = 1 - data
     fraction = fraction_inside(data)
-    for bad, text in ((fraction == 0, "the mask is empty: lower the threshold"), (fraction == 1, "the mask is one everywhere: raise the threshold")):
+    for bad, text in (
+        (fraction == 0, "the mask is empty: lower the threshold"),
+        (fraction == 1, "the mask is one everywhere: raise the threshold"),
+    ):
         if bad:
             notes.append(text)
             warnings.warn(text, DataWarning, stacklevel=2)
     settings["threshold"] = threshold
     return MaskResult(
-        mask=map_of(data, v, history="mask"), threshold=float(threshold), reason=reason, fraction=fraction,
-        volume_inside=fraction * math.prod(v.shape) * a**3, lowpassed=low, settings=settings, warnings=notes,
+        mask=map_of(data, v, history="mask"),
+        threshold=float(threshold),
+        reason=reason,
+        fraction=fraction,
+        volume_inside=fraction * math.prod(v.shape) * a**3,
+        lowpassed=low,
+        settings=settings,
+        warnings=notes,
     )
 
 
@@ -211,7 +242,8 @@ def soft_mask(inside: Any, extend_px: float = 0.0, soft_edge_px: float = 0.0) ->
     ----------
     inside : (z, y, x) bool
     extend_px : float
-        A voxel nearer than this to the set joins it (strictly); negative: a voxel of the set nearer than this to what is outside leaves it.
+        A voxel nearer than this to the set joins it (strictly); negative: a voxel of the set nearer than this to what is
+        outside leaves it.
     soft_edge_px : float
         A voxel at distance ``D`` smaller than this gets ``0.5 + 0.5 cos(pi D / soft_edge_px)``.
 
@@ -231,13 +263,16 @@ def soft_mask(inside: Any, extend_px: float = 0.0, soft_edge_px: float = 0.0) ->
         return xp.astype(inside, xp.float32)
     d, _ = _squared_distance(inside, soft_edge_px)
     w2 = soft_edge_px * soft_edge_px - 1e-9
-    profile = [0.5 + 0.5 * math.cos(math.pi * math.sqrt(i) / soft_edge_px) if i < w2 else 0.0 for i in range(math.ceil(soft_edge_px**2) + 1)]
+    profile = [
+        0.5 + 0.5 * math.cos(math.pi * math.sqrt(i) / soft_edge_px) if i < w2 else 0.0
+        for i in range(math.ceil(soft_edge_px**2) + 1)
+    ]
     return _table_of(d, profile, np.float32)
 
 
 def _squared_distance(inside: Any, reach: float) -> tuple[Any, int]:
     """Squared distances up to ``reach``, and the value that stands for farther."""
-    cap = int(math.ceil(reach))
+    cap = math.ceil(reach)
     kind, far = distance.integer_type(cap)
     if not is_numpy(inside):
         return distance.squared_distance_numpy(inside, cap, namespace(inside)), far
@@ -261,7 +296,11 @@ def _table_of(d: Any, table: list[float], kind: Any) -> Any:
 
 
 def crown_mask(
-    box: int, pixel_size: float, outer_radius: float = 99999.0, inner_radius: float = 0.0, centre: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    box: int,
+    pixel_size: float,
+    outer_radius: float = 99999.0,
+    inner_radius: float = 0.0,
+    centre: tuple[float, float, float] = (0.0, 0.0, 0.0),
     soft_edge_px: float = 3.0,
 ) -> MaskResult:
     """Make a sphere or a hollow sphere without a map, as ``relion_mask_create --denovo``.
@@ -295,6 +334,10 @@ def crown_mask(
     mask = as_volume(data.astype(np.float32), pixel_size, "crown")
     fraction = float((mask.values > 0.5).mean())
     return MaskResult(
-        mask=mask, threshold=None, reason=f"between {inner_radius:g} and {outer_radius:g} px", fraction=fraction,
-        volume_inside=fraction * box**3 * pixel_size**3, settings={"soft_edge_px": soft_edge_px},
+        mask=mask,
+        threshold=None,
+        reason=f"between {inner_radius:g} and {outer_radius:g} px",
+        fraction=fraction,
+        volume_inside=fraction * box**3 * pixel_size**3,
+        settings={"soft_edge_px": soft_edge_px},
     )

@@ -35,11 +35,25 @@ _FIT_NEEDS = 10.0
 
 
 def postprocess(
-    half1: Any, half2: Any = None, mask: Any = None, pixel_size: float | None = None, auto_b_factor: bool = True,
-    b_factor: float | None = None, b_factor_lowres: float = 10.0, b_factor_highres: float | None = None, mtf: Any = None,
-    mtf_pixel_size: float | None = None, fsc_weighting: bool = True, lowpass: float | None = None,
-    molecular_weight: float | None = None, seed: int = 0, compat: str | None = None, *, randomise_at_fsc: float = 0.8,
-    randomise_from: float | None = None, force_mask: bool = False,
+    half1: Any,
+    half2: Any = None,
+    mask: Any = None,
+    pixel_size: float | None = None,
+    auto_b_factor: bool = True,
+    b_factor: float | None = None,
+    b_factor_lowres: float = 10.0,
+    b_factor_highres: float | None = None,
+    mtf: Any = None,
+    mtf_pixel_size: float | None = None,
+    fsc_weighting: bool = True,
+    lowpass: float | None = None,
+    molecular_weight: float | None = None,
+    seed: int = 0,
+    compat: str | None = None,
+    *,
+    randomise_at_fsc: float = 0.8,
+    randomise_from: float | None = None,
+    force_mask: bool = False,
 ) -> PostprocessResult:
     """Measure the resolution of two half-maps and sharpen their average.
 
@@ -119,13 +133,18 @@ def postprocess(
     resolution = _choose(found, n, a, force_mask, notes)
     extra: dict[str, Any] = {}
     if fraction is not None:
-        extra.update(box_fraction_mask=curves.fraction_of_solvent_removed(fraction), weight_in_mask=curves.protein_weight_in_mask(fraction, n, a))
+        extra.update(
+            box_fraction_mask=curves.fraction_of_solvent_removed(fraction),
+            weight_in_mask=curves.protein_weight_in_mask(fraction, n, a),
+        )
         found["particle_fraction_mask"] = curves.particle_fsc(found["unmasked"], extra["box_fraction_mask"])
     if molecular_weight:
         extra.update(molecular_weight=float(molecular_weight), box_fraction_weight=curves.weight_fraction(molecular_weight, n, a))
         found["particle_fraction_weight"] = curves.particle_fsc(found["unmasked"], extra["box_fraction_weight"])
     shell = measured.shell
-    fsc = fsc_dataset(found, n, a, resolution=resolution, resolution_interpolated=curves.interpolated_resolution(found["corrected"], n, a))
+    fsc = fsc_dataset(
+        found, n, a, resolution=resolution, resolution_interpolated=curves.interpolated_resolution(found["corrected"], n, a)
+    )
 
     transform = measured.average()
     by_radius = amplitudes_by_radius(transform)
@@ -139,9 +158,22 @@ def postprocess(
     elif b > 0:
         _warn(notes, f"a B-factor of {b:g} Å² is positive: it damps high resolution; negative values sharpen")
     out = PostprocessResult(
-        resolution=resolution, b_factor=float(b), fsc=fsc, guinier=guinier, pixel_size=a, box_size=n, mask=mask_map, half1=sources[0],
-        half2=sources[1], mask_source=mask if _is_path(mask) else mask_map, fitted=fit is not None, warnings=notes, settings=settings,
-        randomise_from=n * a / shell if shell else None, _spectrum=spectrum, **extra,
+        resolution=resolution,
+        b_factor=float(b),
+        fsc=fsc,
+        guinier=guinier,
+        pixel_size=a,
+        box_size=n,
+        mask=mask_map,
+        half1=sources[0],
+        half2=sources[1],
+        mask_source=mask if _is_path(mask) else mask_map,
+        fitted=fit is not None,
+        warnings=notes,
+        settings=settings,
+        randomise_from=n * a / shell if shell else None,
+        _spectrum=spectrum,
+        **extra,
     )
     gain = out._gain(spectrum, b, lowpass, fsc_weighting)
     guinier["sharpened"].values[:] = log_amplitudes(shell_means(by_radius, n, gain))[: guinier.sizes["shell"]]
@@ -163,7 +195,9 @@ def _check_settings(s: dict[str, Any], mtf: Any) -> None:
     if s["compat"] not in (None, "relion"):
         raise SettingsError(f"compat must be None or 'relion', not {s['compat']!r}")
     if s["b_factor_highres"] and s["b_factor_highres"] >= s["b_factor_lowres"]:
-        raise SettingsError(f"b_factor_highres ({s['b_factor_highres']} Å) must be finer than b_factor_lowres ({s['b_factor_lowres']} Å)")
+        raise SettingsError(
+            f"b_factor_highres ({s['b_factor_highres']} Å) must be finer than b_factor_lowres ({s['b_factor_lowres']} Å)"
+        )
     for name in ("b_factor_lowres", "b_factor_highres", "lowpass", "mtf_pixel_size", "molecular_weight", "randomise_from"):
         if s[name] is not None and not s[name] > 0:
             raise SettingsError(f"{name} must be positive, not {s[name]}")
@@ -196,8 +230,10 @@ class _Measured:
             shell = int(n * a / from_) if from_ else curves.randomisation_shell(unmasked, at_fsc)
             if not shell or shell > n // 2:
                 raise DataError(
-                    f"the unmasked FSC of {self.names[0]} and {self.names[1]} never falls below {at_fsc:g} (lowest {unmasked[1:].min():.3f}), "
-                    "so there is nothing to randomise: are these really independent half-maps, unfiltered and unmasked? Otherwise give randomise_from= in Å"
+                    f"the unmasked FSC of {self.names[0]} and {self.names[1]} never falls below {at_fsc:g} (lowest "
+                    f"{unmasked[1:].min():.3f}), "
+                    "so there is nothing to randomise: are these really independent half-maps, unfiltered and "
+                    "unmasked? Otherwise give randomise_from= in Å"
                 )
             self.shell = shell
             f1 = mask_transform(random_phases(self.f1, shell, seed, 1, overwrite=True), self.mask)
@@ -240,8 +276,10 @@ def _choose(found: dict[str, np.ndarray], n: int, a: float, force_mask: bool, no
         return curves.resolution_of_shell(last, n, a)
     if last_unmasked > last and not force_mask:
         _warn(
-            notes, f"the unmasked FSC reaches further ({curves.resolution_of_shell(last_unmasked, n, a):.2f} Å) than the one corrected for the "
-            f"mask ({curves.resolution_of_shell(last, n, a):.2f} Å): the mask is probably too tight or cuts the particle; the unmasked curve is taken. "
+            notes, f"the unmasked FSC reaches further ({curves.resolution_of_shell(last_unmasked, n, a):.2f} Å) "
+            "than the one corrected for the "
+            f"mask ({curves.resolution_of_shell(last, n, a):.2f} Å): the mask is probably too tight or cuts "
+            "the particle; the unmasked curve is taken. "
             "Make a wider, softer mask, or keep the corrected curve with force_mask=True",
         )  # fmt: skip
         found["corrected"] = found["unmasked"].copy()
@@ -249,7 +287,8 @@ def _choose(found: dict[str, np.ndarray], n: int, a: float, force_mask: bool, no
     left = found["randomised"][last]
     if left > 0.1:
         _warn(
-            notes, f"with random phases the masked maps still correlate by {left:.2f} at {curves.resolution_of_shell(last, n, a):.2f} Å: "
+            notes, f"with random phases the masked maps still correlate by {left:.2f} at "
+            f"{curves.resolution_of_shell(last, n, a):.2f} Å: "
             "the mask is too tight or too sharp; make it softer (soft_edge_px) or wider (extend_px)",
         )  # fmt: skip
     return curves.resolution_of_shell(last, n, a)
@@ -284,15 +323,22 @@ def _guinier(s: Spectrum, n: int, a: float, weighted: bool, lowest: float, highe
 def _judge_fit(fit: curves.GuinierFit, resolution: float, lowest: float, notes: list[str]) -> None:
     if resolution > _FIT_NEEDS:
         _warn(
-            notes, f"the map reaches {resolution:.1f} Å: an automatic B-factor does not work at worse than 10 Å, where amplitudes follow the "
-            f"particle's shape (the fit gave {fit.b_factor:.0f} Å² from {fit.n_points} points). Give b_factor= by hand instead, for example -100 to "
+            notes, f"the map reaches {resolution:.1f} Å: an automatic B-factor does not work at worse than 10 Å, "
+            "where amplitudes follow the "
+            f"particle's shape (the fit gave {fit.b_factor:.0f} Å² from {fit.n_points} points). Give "
+            "b_factor= by hand instead, for example -100 to "
             "-1000 Å², and look at the map",
         )  # fmt: skip
     elif fit.n_points < 3:
-        _warn(notes, f"only {fit.n_points} points lie between {lowest:g} Å and the end of the signal: no B-factor can be fitted; give b_factor=")
+        _warn(
+            notes,
+            f"only {fit.n_points} points lie between {lowest:g} Å and the end of the signal: no B-factor can "
+            "be fitted; give b_factor=",
+        )
     elif fit.correlation < _POOR_FIT:
         _warn(
-            notes, f"the Guinier fit is poor (correlation {fit.correlation:.2f} over {fit.n_points} points): the B-factor of {fit.b_factor:.0f} Å² "
+            notes, f"the Guinier fit is poor (correlation {fit.correlation:.2f} over {fit.n_points} points): the "
+            f"B-factor of {fit.b_factor:.0f} Å² "
             "says little; look at .guinier, fit another range with b_factor_lowres/b_factor_highres, or give b_factor= by hand",
         )  # fmt: skip
     elif fit.b_factor > 0:

@@ -22,7 +22,10 @@ def write_postprocess(result: PostprocessResult, directory: Path, root: str) -> 
     """Write a result as RELION's files; the STAR file last."""
     directory.mkdir(parents=True, exist_ok=True)
     base = directory / root
-    general: dict[str, Any] = {"rlnFinalResolution": _finite(result.resolution), "rlnBfactorUsedForSharpening": float(result.b_factor)}
+    general: dict[str, Any] = {
+        "rlnFinalResolution": _finite(result.resolution),
+        "rlnBfactorUsedForSharpening": float(result.b_factor),
+    }
     for label, name, source in (("rlnUnfilteredMapHalf1", "half1", result.half1), ("rlnUnfilteredMapHalf2", "half2", result.half2)):
         general[label] = _file_of(source, Path(f"{base}_{name}_unfil.mrc"), result.pixel_size)
     if result.volume is not None:
@@ -67,7 +70,8 @@ def write_postprocess(result: PostprocessResult, directory: Path, root: str) -> 
     _write_xml(base, 1 / angstrom, fsc["corrected"].values)
     star = Path(f"{base}.star")
     write_star(star, {
-        "general": StarBlock("general", general, is_loop=False), "fsc": StarBlock("fsc", columns), "guinier": StarBlock("guinier", guinier),
+        "general": StarBlock("general", general, is_loop=False), "fsc": StarBlock("fsc", columns),
+        "guinier": StarBlock("guinier", guinier),
     }, header="# cryotk postprocess\n")  # fmt: skip
     return star
 
@@ -144,7 +148,11 @@ def open_postprocess(path: str | os.PathLike[str]) -> PostprocessResult:
     a = extent / box
     if volume is not None and pixel_size_of(volume) != a:
         volume = open_volume(volume_path, a)
-    order: dict[str, np.ndarray] = {k: found[k] for k in ("corrected", "unmasked", "masked", "randomised", "particle_fraction_mask", "particle_fraction_weight") if k in found}
+    order: dict[str, np.ndarray] = {
+        k: found[k]
+        for k in ("corrected", "unmasked", "masked", "randomised", "particle_fraction_mask", "particle_fraction_weight")
+        if k in found
+    }
     fit = {
         name: float(general[label])
         for name, label in (("slope", "rlnFittedSlopeGuinierPlot"), ("intercept", "rlnFittedInterceptGuinierPlot"),
@@ -153,7 +161,8 @@ def open_postprocess(path: str | os.PathLike[str]) -> PostprocessResult:
     }  # fmt: skip
     return PostprocessResult(
         resolution=float(general["rlnFinalResolution"]), b_factor=float(general.get("rlnBfactorUsedForSharpening", 0.0)),
-        fsc=fsc_dataset(order, box, a, resolution=float(general["rlnFinalResolution"])), guinier=_read_guinier(blocks.get("guinier"), fit),
+        fsc=fsc_dataset(order, box, a, resolution=float(general["rlnFinalResolution"])),
+        guinier=_read_guinier(blocks.get("guinier"), fit),
         pixel_size=a, box_size=box, volume=volume, mask=None if mask_path is None else open_volume(mask_path, a),
         half1=_find(p, general.get("rlnUnfilteredMapHalf1")) or general.get("rlnUnfilteredMapHalf1"),
         half2=_find(p, general.get("rlnUnfilteredMapHalf2")) or general.get("rlnUnfilteredMapHalf2"),
@@ -168,7 +177,9 @@ def _read_guinier(table: StarBlock | None, fit: dict[str, float]) -> Any:
         return guinier_dataset(np.empty(0), {}, **fit)
     lines = {name: np.atleast_1d(np.asarray(table[label], float)) for name, label in GUINIER_LABELS.items() if label in table}
     return guinier_dataset(
-        np.atleast_1d(np.asarray(table["rlnResolutionSquared"], float)), {k: np.where(v <= EMPTY, np.nan, v) for k, v in lines.items()}, **fit
+        np.atleast_1d(np.asarray(table["rlnResolutionSquared"], float)),
+        {k: np.where(v <= EMPTY, np.nan, v) for k, v in lines.items()},
+        **fit,
     )
 
 

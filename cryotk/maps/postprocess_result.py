@@ -67,7 +67,11 @@ def guinier_dataset(x: np.ndarray, curves: dict[str, np.ndarray], **attrs: Any) 
         {k: ("shell", np.asarray(v, float), {"relion_label": GUINIER_LABELS[k]}) for k, v in curves.items()},
         coords={
             "shell": np.arange(len(x)),
-            "inverse_resolution_squared": ("shell", np.asarray(x, float), {"units": "1/Å^2", "relion_label": "rlnResolutionSquared"}),
+            "inverse_resolution_squared": (
+                "shell",
+                np.asarray(x, float),
+                {"units": "1/Å^2", "relion_label": "rlnResolutionSquared"},
+            ),
         },
         attrs=attrs,
     )
@@ -95,7 +99,8 @@ class PostprocessResult:
     b_factor: float
     """Å^2 of the sharpening; negative sharpens."""
     fsc: xr.Dataset
-    """Over ``shell``: ``corrected, unmasked, masked, randomised`` and, where known, ``particle_fraction_mask``, ``particle_fraction_weight``."""
+    """Over ``shell``: ``corrected, unmasked, masked, randomised`` and, where known,
+    ``particle_fraction_mask``, ``particle_fraction_weight``."""
     guinier: xr.Dataset
     """Over ``shell``: ``original, mtf, weighted, sharpened, intercept``; attrs ``slope, intercept, correlation`` of the fit."""
     pixel_size: float
@@ -196,9 +201,14 @@ class PostprocessResult:
 
     def _rows(self) -> dict[str, str]:
         fit = self.guinier.attrs
-        rows = {"resolution": f"{self.resolution:.2f} Å (FSC 0.143)", "B-factor": f"{self.b_factor:.1f} Å²" + (" (fitted)" if self.fitted else "")}
+        rows = {
+            "resolution": f"{self.resolution:.2f} Å (FSC 0.143)",
+            "B-factor": f"{self.b_factor:.1f} Å²" + (" (fitted)" if self.fitted else ""),
+        }
         if "correlation" in fit:
-            rows["Guinier fit"] = f"slope {fit['slope']:.1f} Å², intercept {fit['intercept']:.2f}, correlation {fit['correlation']:.3f}"
+            rows["Guinier fit"] = (
+                f"slope {fit['slope']:.1f} Å², intercept {fit['intercept']:.2f}, correlation {fit['correlation']:.3f}"
+            )
         if self.randomise_from:
             rows["phases randomised from"] = f"{self.randomise_from:.1f} Å"
         if self.weight_in_mask:

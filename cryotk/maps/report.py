@@ -19,7 +19,8 @@ def table_text(title: str, rows: dict[str, str]) -> str:
 def table_html(title: str, rows: dict[str, str]) -> str:
     """Two-column table."""
     body = "".join(
-        f"<tr><th style='text-align:left'>{escape(k)}</th><td style='text-align:left'>{escape(v)}</td></tr>" for k, v in rows.items()
+        f"<tr><th style='text-align:left'>{escape(k)}</th><td style='text-align:left'>{escape(v)}</td></tr>"
+        for k, v in rows.items()
     )
     return f"<div><b>{escape(title)}</b><table>{body}</table></div>"
 

@@ -145,7 +145,8 @@ class AlignedMap:
     def _rows(self) -> dict[str, str]:
         return {
             "symmetry": self.symmetry, "rot, tilt, psi": ", ".join(f"{v:.2f}°" for v in self.angles),
-            "not explained by the symmetry": f"{100 * self.asymmetry:.1f} % of the variance, before {100 * self.asymmetry_before:.1f} %",
+            "not explained by the symmetry": f"{100 * self.asymmetry:.1f} % of the variance, before "
+            "{100 * self.asymmetry_before:.1f} %",
         }  # fmt: skip
 
     def __repr__(self) -> str:
@@ -156,13 +157,20 @@ class AlignedMap:
 
 
 def align_symmetry(
-    volume: Any, symmetry: str, keep_center: bool = False, apply_symmetry: bool = False, *, working_box: int = 64, n_orientations: int = 400,
-    seed: int = 0, pixel_size: float | None = None,
+    volume: Any,
+    symmetry: str,
+    keep_center: bool = False,
+    apply_symmetry: bool = False,
+    *,
+    working_box: int = 64,
+    n_orientations: int = 400,
+    seed: int = 0,
+    pixel_size: float | None = None,
 ) -> AlignedMap:
     """Turn a map so that its symmetry axes are RELION's axes of a point group.
 
-    The map is moved to its centre of mass, and tried in random orientations on a small box; the one that differs least from its average over
-    the group is refined, and the full map turned accordingly.
+    The map is moved to its centre of mass, and tried in random orientations on a small box; the one that differs least from
+    its average over the group is refined, and the full map turned accordingly.
 
     Parameters
     ----------
@@ -228,11 +236,18 @@ def align_symmetry(
             return float(score((Rotation.from_rotvec(turn).as_matrix() @ start)[None], places)[0])
 
         simplex = np.concatenate([np.zeros((1, 3)), 0.2 * np.eye(3)])
-        found = minimize(cost, np.zeros(3), method="Nelder-Mead", options={"initial_simplex": simplex, "xatol": 1e-3, "fatol": 1e-7})
+        found = minimize(
+            cost, np.zeros(3), method="Nelder-Mead", options={"initial_simplex": simplex, "xatol": 1e-3, "fatol": 1e-7}
+        )
         if found.fun < best_score:
             best_score, best = float(found.fun), Rotation.from_rotvec(found.x).as_matrix() @ start
     simplex = np.concatenate([np.zeros((1, 3)), 0.01 * np.eye(3)])
-    found = minimize(lambda t: cost(t, best, many), np.zeros(3), method="Nelder-Mead", options={"initial_simplex": simplex, "xatol": 1e-4, "fatol": 1e-9})
+    found = minimize(
+        lambda t: cost(t, best, many),
+        np.zeros(3),
+        method="Nelder-Mead",
+        options={"initial_simplex": simplex, "xatol": 1e-4, "fatol": 1e-9},
+    )
     best = Rotation.from_rotvec(found.x).as_matrix() @ best
     out = rotate(v, best)
     if apply_symmetry:

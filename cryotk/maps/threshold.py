@@ -24,12 +24,15 @@ class SuggestedThreshold(NamedTuple):
     reason: str
 
 
-def suggest_threshold(volume: Any, molecular_weight: float | None = None, lowpass: float | None = 15.0, pixel_size: float | None = None) -> SuggestedThreshold:
+def suggest_threshold(
+    volume: Any, molecular_weight: float | None = None, lowpass: float | None = 15.0, pixel_size: float | None = None
+) -> SuggestedThreshold:
     """Suggest a threshold for :func:`cryotk.create_mask`.
 
-    With a molecular weight: the one that encloses 1.21 Å^3 per Da. Without: the solvent's level and spread are taken from the histogram's
-    lower side, where there is no particle (density below the most frequent value, mirrored); the suggestion is five spreads above it, but
-    not above half of the density that only one voxel in a thousand exceeds, so that a nearly noise-free map is not cut at nothing.
+    With a molecular weight: the one that encloses 1.21 Å^3 per Da. Without: the solvent's level and spread are taken from the
+    histogram's lower side, where there is no particle (density below the most frequent value, mirrored); the suggestion is
+    five spreads above it, but not above half of the density that only one voxel in a thousand exceeds, so that a nearly
+    noise-free map is not cut at nothing.
 
     Parameters
     ----------
@@ -59,7 +62,8 @@ def suggest_threshold(volume: Any, molecular_weight: float | None = None, lowpas
         voxels = round(1000 * molecular_weight * _VOLUME_PER_DALTON / a**3)
         if not 0 < voxels < count:
             raise DataError(
-                f"{molecular_weight:g} kDa fill {voxels} voxels of {a:.3g} Å at 1.21 Å³ per Da, the box has {count}; is the weight in kDa, the pixel size right?"
+                f"{molecular_weight:g} kDa fill {voxels} voxels of {a:.3g} Å at 1.21 Å³ per Da, the box has "
+                f"{count}; is the weight in kDa, the pixel size right?"
             )
         level = float(xp.sort(flat)[count - voxels])
         return SuggestedThreshold(level, f"encloses {molecular_weight:g} kDa at 1.21 Å³ per Da")
@@ -73,7 +77,9 @@ def suggest_threshold(volume: Any, molecular_weight: float | None = None, lowpas
     strong = float(sample[int(0.999 * (len(sample) - 1))])
     level, limit = mode + _SIGMAS * spread, mode + 0.5 * (strong - mode)
     if level >= limit:
-        return SuggestedThreshold(limit, "half of the strongest density; the solvent is too noisy for five standard deviations: look at it")
+        return SuggestedThreshold(
+            limit, "half of the strongest density; the solvent is too noisy for five standard deviations: look at it"
+        )
     floor = mode + 0.05 * (strong - mode)
     if level < floor:
         return SuggestedThreshold(floor, "5 % of the strongest density; the solvent is nearly empty")

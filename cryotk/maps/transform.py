@@ -1,7 +1,8 @@
 """Transforms of maps and what is done to them, on the array module of the input.
 
-Half transforms ``(n, n, n // 2 + 1)``, divided by the number of voxels. Numpy arrays go through the compiled kernels, in slabs over a
-fixed number of pieces, so that results do not depend on the number of threads; other libraries through their own FFT and reductions.
+Half transforms ``(n, n, n // 2 + 1)``, divided by the number of voxels. Numpy arrays go through the compiled kernels,
+in slabs over a fixed number of pieces, so that results do not depend on the number of threads; other libraries through their
+own FFT and reductions.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import array_api_compat
@@ -19,8 +21,19 @@ from cryotk.execution import default_threads
 from cryotk.kernels import shell_sums
 
 __all__ = [
-    "amplitudes_by_radius", "apply_gain", "cross_sums", "forward", "inverse", "is_numpy", "mask_transform", "namespace",
-    "plane_sums", "radii", "random_phases", "shell_means", "shells_of_radii",
+    "amplitudes_by_radius",
+    "apply_gain",
+    "cross_sums",
+    "forward",
+    "inverse",
+    "is_numpy",
+    "mask_transform",
+    "namespace",
+    "plane_sums",
+    "radii",
+    "random_phases",
+    "shell_means",
+    "shells_of_radii",
 ]
 
 _SLABS = 8
@@ -65,7 +78,7 @@ def _counts_by_radius(n: int) -> np.ndarray:
 
 def _slabs(n: int) -> list[tuple[int, int]]:
     edges = np.linspace(0, n, min(_SLABS, n) + 1).round().astype(int)
-    return [(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a]
+    return [(int(a), int(b)) for a, b in pairwise(edges) if b > a]
 
 
 def each_slab(function: Callable[[int, int], Any], n: int) -> list[Any]:
