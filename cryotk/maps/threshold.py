@@ -14,7 +14,7 @@ from cryotk.maps.transform import apply_gain, forward, inverse, namespace
 __all__ = ["SuggestedThreshold", "suggest_threshold"]
 
 _VOLUME_PER_DALTON = 1.21  # Å^3, partial specific volume 0.73 ml/g
-_SIGMAS = 5.0
+_RARE = 1e-4
 
 
 class SuggestedThreshold(NamedTuple):
@@ -29,10 +29,9 @@ def suggest_threshold(
 ) -> SuggestedThreshold:
     """Suggest a threshold for :func:`cryotk.create_mask`.
 
-    With a molecular weight: the one that encloses 1.21 Å^3 per Da. Without: the solvent's level and spread are taken from the
-    histogram's lower side, where there is no particle (density below the most frequent value, mirrored); the suggestion is
-    five spreads above it, but not above half of the density that only one voxel in a thousand exceeds, so that a nearly
-    noise-free map is not cut at nothing.
+    With a molecular weight: the one that encloses 1.21 Å^3 per Da. Without: noise and ripples go as far up as down, and only they
+    go down; so as far above the solvent (the most frequent density) as the lowest 0.01 % of the voxels lie below it, but between
+    5 % and half of the density that only one voxel in a thousand exceeds.
 
     Parameters
     ----------
@@ -65,25 +64,22 @@ def suggest_threshold(
                 f"{molecular_weight:g} kDa fill {voxels} voxels of {a:.3g} Å at 1.21 Å³ per Da, the box has "
                 f"{count}; is the weight in kDa, the pixel size right?"
             )
-        level = float(xp.sort(flat)[count - voxels])
+        at = count - voxels
+        level = float(np.partition(flat, at)[at] if isinstance(flat, np.ndarray) else xp.sort(flat)[at])
         return SuggestedThreshold(level, f"encloses {molecular_weight:g} kDa at 1.21 Å³ per Da")
     # a sample is enough: every suggestion is a quantile
     sample = np.sort(_host(flat[:: max(1, count // 2_000_000)]))
     if sample[0] == sample[-1]:
         raise DataError(f"the map has one value everywhere ({sample[0]:g}): there is nothing to mask")
     mode = _mode(sample)
-    below = mode - sample[sample < mode]
-    spread = 1.4826 * float(np.median(below)) if len(below) else 0.0
     strong = float(sample[int(0.999 * (len(sample) - 1))])
-    level, limit = mode + _SIGMAS * spread, mode + 0.5 * (strong - mode)
-    if level >= limit:
-        return SuggestedThreshold(
-            limit, "half of the strongest density; the solvent is too noisy for five standard deviations: look at it"
-        )
-    floor = mode + 0.05 * (strong - mode)
-    if level < floor:
-        return SuggestedThreshold(floor, "5 % of the strongest density; the solvent is nearly empty")
-    return SuggestedThreshold(level, f"solvent {mode:.3g} plus {_SIGMAS:g} of its standard deviations of {spread:.3g}")
+    reach = mode - float(sample[int(_RARE * (len(sample) - 1))])
+    level, low, high = mode + reach, mode + 0.05 * (strong - mode), mode + 0.5 * (strong - mode)
+    if level > high:
+        return SuggestedThreshold(high, "half of the strongest density; noise and ripples reach as far: look at the mask")
+    if level < low:
+        return SuggestedThreshold(low, "5 % of the strongest density; the solvent is nearly empty")
+    return SuggestedThreshold(level, f"as far above the solvent's {mode:.3g} as noise and ripples go below it, {reach:.3g}")
 
 
 def _mode(sample: np.ndarray) -> float:

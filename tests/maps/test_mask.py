@@ -124,7 +124,7 @@ def test_suggestion_without_anything(reference, name):
     inside = r.mask.values > 0.5
     assert (inside & strong).sum() > 0.85 * strong.sum()
     assert 0.7 * 465_000 * 1.21 < r.volume_inside < 4 * 465_000 * 1.21, r
-    assert str(round(r.threshold, 4))[:5] in repr(r) and len(r.reason) > 10
+    assert f"{r.threshold:.5g}" in repr(r) and len(r.reason) > 10
 
 
 def test_suggestion_for_a_real_map(shared):
