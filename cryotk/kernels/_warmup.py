@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cryotk.kernels import (
+    _warmup_maps,
     accumulation,
     coarse_rows,
     ctf_values,
@@ -20,6 +21,7 @@ from cryotk.kernels import (
 
 def run() -> None:
     """Compile all kernels for the types they are used with."""
+    _warmup_maps.run()
     f4, i4, i8 = np.float32, np.int32, np.int64
     kx, ky = np.array([0, 1], i4), np.array([0, 0], i4)
     eye = np.eye(3)[None].copy()
