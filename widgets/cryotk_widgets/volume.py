@@ -45,7 +45,7 @@ class VolumeView(View):
     colour_by : path, DataArray or array, optional
         On the grid of ``volume``, such as a local resolution in Å; NaN and 0 are not coloured.
     colour_range : (float, float), optional
-        Values of the first and the last colour; by default the 2nd and 98th percentile.
+        Values of the first and the last colour; by default the 2nd and 98th percentile above the suggested threshold.
     colour_label : str
     mask : path, DataArray or array, optional
         On the grid of ``volume``; shown over the slices, full line where it is one and dashed where it ends.
@@ -188,7 +188,9 @@ class VolumeView(View):
         span = [float(np.nanmin(tint)), float(np.nanmax(tint))]
         self.colour_span = [span[0], max(span[1], span[0] + 1e-3)]
         self.colour_data = self._tint_bytes(tint, tuple(self.shape))
-        low, high = (float(v) for v in (shown if shown is not None else np.nanquantile(tint, (0.02, 0.98))))
+        # the colours are for the molecule: solvent has the worst resolution there is, and most of the box
+        seen = tint[(self._arrays[0][0] >= self.suggested[0]) & np.isfinite(tint)]
+        low, high = (float(v) for v in (shown if shown is not None else np.quantile(seen if seen.size else tint[np.isfinite(tint)], (0.02, 0.98))))
         self.colour_range, self.colour_label = [low, high if high > low else low + 1.0], label
 
     def set_mask(self, mask: Any) -> None:
