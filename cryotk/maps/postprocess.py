@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cryotk.data import pixel_size_of
+from cryotk.data import as_volume, pixel_size_of
 from cryotk.errors import DataError, DataWarning, SettingsError
 from cryotk.maps import curves, gains
 from cryotk.maps.half_maps import open_half_maps
@@ -125,7 +125,8 @@ def postprocess(
         if fraction is not None and fraction >= 1:
             notes.append("the mask is one everywhere")
     measured = _Measured(h1, h2, None if mask_map is None else values_of(mask_map))
-    template = h1.isel(z=slice(0, 2), y=slice(0, 2), x=slice(0, 2))
+    template = as_volume(np.zeros((1, 1, 1), np.float32), a, str(h1.attrs.get("source", "")))
+    template.attrs = {**h1.attrs, **template.attrs}
     # the half-maps' memory is not needed any more when they came from files
     sources = (half1 if _is_path(half1) else h1, source2 if _is_path(source2) else h2)
     del h1, h2

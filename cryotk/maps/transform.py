@@ -77,7 +77,7 @@ def _counts_by_radius(n: int) -> np.ndarray:
 
 
 def _slabs(n: int) -> list[tuple[int, int]]:
-    edges = np.linspace(0, n, min(_SLABS, n) + 1).round().astype(int)
+    edges = np.linspace(0, n, min(max(_SLABS, n // 16), n) + 1).round().astype(int)
     return [(int(a), int(b)) for a, b in pairwise(edges) if b > a]
 
 
