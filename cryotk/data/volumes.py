@@ -131,7 +131,12 @@ def open_stack(path: Any, pixel_size: float | None = None) -> xr.DataArray:
 def _pixels(data: Any) -> Any:
     """Dask or numpy array of what is to be written."""
     inner = getattr(data, "data", data)
-    return inner if hasattr(inner, "dask") else np.asarray(data)
+    if hasattr(inner, "dask"):
+        return inner
+    for array in (inner, data):
+        if hasattr(array, "get") and hasattr(array, "shape"):  # on a GPU
+            return np.asarray(array.get())
+    return np.asarray(data)
 
 
 def pixel_size_of(array: Any) -> float | None:
