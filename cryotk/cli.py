@@ -111,6 +111,7 @@ def demo(args: argparse.Namespace) -> int:
             timeout=1800,
             kernel_name="python3",
             store_widget_state=True,
+            extra_arguments=["--log-level=ERROR"],  # its remarks are not the user's business
             # what the notebook writes goes away with the folder; relative paths still begin where the user stands
             resources={"metadata": {"path": scratch if not args.notebook else str(notebook.parent)}},
             on_cell_executed=lambda **_: bar.update(1),

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from cryotk.errors import MissingFileError
+
 __all__ = ["atomic_file", "atomic_write"]
 
 
@@ -22,7 +24,10 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         Missing folders are made; an existing file stays as it is until the new one is complete, and gives it its permissions.
     """
     p = Path(path)
-    p.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        p.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise MissingFileError(f"{p} cannot be written: {p.parent} is a file, or lies in one; name a folder") from None
     try:
         mode = p.stat().st_mode & 0o777
     except OSError:

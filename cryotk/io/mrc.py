@@ -84,6 +84,8 @@ def read_header(path: str | os.PathLike[str]) -> MrcHeader:
 
 
 def _parse_header(p: str, raw: bytes, size: int) -> MrcHeader:
+    if raw and b"\0" not in raw and b"data_" in raw:
+        raise FileFormatError(f"{p} is not an MRC file: it is text; STAR files of particles are opened with ctk.open_particles")
     if len(raw) < 1024:
         raise FileFormatError(f"{p} is not an MRC file: {len(raw)} bytes, an MRC header has 1024")
     order = _byte_order(p, raw, size)

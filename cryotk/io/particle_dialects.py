@@ -92,6 +92,8 @@ def _particle_block(blocks: dict[str, StarBlock], where: str) -> StarBlock:
     for block in blocks.values():
         if block.is_loop and "rlnImageName" in block:
             return block
+    if any(b in blocks for b in ("optimiser_general", "model_general")):
+        raise FileFormatError(f"{where} holds results of a refinement; open them with ctk.open_iteration({where!r})")
     held = ", ".join("data_" + b for b in blocks)
     raise FileFormatError(
         f"{where} holds no particle table; it has the blocks {held}"

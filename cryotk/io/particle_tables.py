@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cryotk.errors import DataError
 from cryotk.io.labels import OPTICS_NAMES, PARTICLE_NAMES
 from cryotk.io.star import StarBlock, write_star
 
@@ -87,8 +88,17 @@ def write_particles(particles: xr.Dataset, path: str | os.PathLike[str]) -> None
         file they came from; what is new comes last.
     path : path
 
+    Raises
+    ------
+    DataError
+        Without particles.
+
     See Also
     --------
     cryotk.write_stack : writes images.
     """
+    if not hasattr(particles, "sizes"):
+        raise DataError(f"a particle set was expected, not {type(particles).__name__}: write_particles(particles, path)")
+    if particles.sizes.get("particle", 0) == 0:
+        raise DataError(f"{os.fspath(path)}: there are no particles to write; RELION cannot read an empty table. Select some first")
     write_star(path, particle_blocks(particles))

@@ -111,6 +111,9 @@ class _Lines:
             self._kept = None
 
 
+_MRC_NAMES = (".mrc", ".mrcs", ".map", ".st", ".rec")
+
+
 def read_star(path: str | os.PathLike[str], blocks: list[str] | None = None) -> dict[str, StarBlock]:
     """Read a STAR file.
 
@@ -143,7 +146,8 @@ def read_star(path: str | os.PathLike[str], blocks: list[str] | None = None) -> 
         start = file.read(4096)
         file.seek(0)
         if b"\0" in start:
-            raise FileFormatError(f"{p} is not a STAR file: it is binary")
+            kind = " (an MRC file: open it with ctk.open_stack or ctk.open_volume)" if str(p).endswith(_MRC_NAMES) else ""
+            raise FileFormatError(f"{p} is not a STAR file: it is binary{kind}")
         lines = _Lines(str(p), file)
         out: dict[str, StarBlock] = {}
         version, empty = 0, True

@@ -331,6 +331,8 @@ class IterativeJob(ABC):
     def save(self, directory: str | Path) -> Path:
         """Write every iteration, past and to come, into a directory: RELION's files and one exact checkpoint each."""
         path = Path(directory)
+        if path.exists() and not path.is_dir():
+            raise SettingsError(f"{path} is a file; name a folder for the iterations")
         path.mkdir(parents=True, exist_ok=True)
         for it in self.iterations:
             self._write(path, it)

@@ -203,6 +203,7 @@ def reconstruct(
 
     from cryotk.data import as_volume
 
+    operators = symmetry_operators(symmetry)
     p = open_particles(particles)
     table = _columns(p)
     groups = optics_groups(p)
@@ -240,7 +241,7 @@ def reconstruct(
                 intact_first_peak,
                 bar.update,
             )
-    accumulator.symmetrise(symmetry_operators(symmetry))
+    accumulator.symmetrise(operators)
     return as_volume(wiener_reconstruct(accumulator, sphere=True).astype(np.float32), a, "cryotk reconstruct")
 
 

@@ -37,6 +37,10 @@ def _standalone(model_id: str, states: dict[str, Any]) -> str | None:
     if state.get("progress"):
         # no kernel: nothing to run or stop
         state["progress"] = {"running": False, "can_run": False}
+    for name in ("can_enlarge", "can_walk", "can_save", "made"):
+        # what needs a kernel is not offered
+        if name in state:
+            state[name] = False
     return _SHIM.format(
         id=f"ck-{model_id}", css=css.replace("</", "<\\/"), state=_safe(state), buffers=_safe(buffers), esm=_safe(esm)
     )
@@ -116,6 +120,8 @@ def export_html(notebook: str | Path | Any, output: str | Path | None = None, *,
                 out["data"] = {"text/html": html}
             else:
                 data.pop("application/vnd.jupyter.widget-view+json")
+        if cell.cell_type == "code":
+            cell.outputs = [out for out in cell.get("outputs", []) if out.get("data", True)]
     exporter = HTMLExporter(mathjax_url="", require_js_url="", jupyter_widgets_base_url="", html_manager_semver_range="")
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
     page, _ = exporter.from_notebook_node(nb, {"metadata": {"name": title}})
