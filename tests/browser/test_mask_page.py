@@ -75,7 +75,12 @@ def test_make_asks_python_with_the_numbers_of_the_page(show):
     pg.get_by_label("largest piece only").check()
     pg.get_by_role("button", name="Make the mask at full size").click()
     said = pg.evaluate("sent.filter(m => m.cmd === 'make')")
-    assert len(said) == 1 and said[0]["soft_edge_px"] == 9 and said[0]["largest_only"] is True and said[0]["threshold"] == pytest.approx(designer.threshold)
+    assert (
+        len(said) == 1
+        and said[0]["soft_edge_px"] == 9
+        and said[0]["largest_only"] is True
+        and said[0]["threshold"] == pytest.approx(designer.threshold)
+    )
     pg.evaluate("model.update({ making: true })")
     assert pg.get_by_role("button", name="Make the mask at full size").inner_text() == "making…"
     pg.evaluate("model.update({ making: false, made: true, notice: 'mask made: 9.1 % of the box' })")

@@ -72,9 +72,15 @@ def test_stepping_through_iterations(show):
     pg.wait_for_timeout(200)
     assert pg.evaluate("sent.at(-1)") == {"cmd": "set", "name": "position", "value": 2}
     view.position = 2
-    pg.evaluate("([s, b]) => model.update({ ...s, data: new DataView(new Uint8Array(b).buffer) })", [state(view, "position", "iteration", "summary", "history", "value_range", "threshold"), list(view.data)])
+    pg.evaluate(
+        "([s, b]) => model.update({ ...s, data: new DataView(new Uint8Array(b).buffer) })",
+        [state(view, "position", "iteration", "summary", "history", "value_range", "threshold"), list(view.data)],
+    )
     pg.wait_for_timeout(400)
-    assert pg.locator(".ck-iter b").inner_text() == "2" and pg.locator(".ck-mark").text_content() == f"{view.history[2]['resolution']:.1f} Å"
+    assert (
+        pg.locator(".ck-iter b").inner_text() == "2"
+        and pg.locator(".ck-mark").text_content() == f"{view.history[2]['resolution']:.1f} Å"
+    )
     assert pg.locator(".ck-table tr.now").inner_text().split()[0] == "2"
 
 
@@ -83,9 +89,14 @@ def test_run_stop_and_progress(show):
     view.progress = {"running": False, "can_run": True}
     pg = show(view)
     pg.get_by_role("button", name="Run").click()
-    pg.evaluate("model.update({ progress: { running: true, can_run: true, iteration: 7, fraction: 0.63, seconds_left: 12.2, phase: 'expectation' } })")
+    pg.evaluate(
+        "model.update({ progress: { running: true, can_run: true, iteration: 7, fraction: 0.63, seconds_left: 12.2, phase: 'expectation' } })"
+    )
     assert pg.locator(".ck-text").inner_text().endswith("iteration 7 · 63 % of particles · 12 s left")
-    assert pg.get_by_role("progressbar").get_attribute("aria-valuenow") == "63" and not pg.get_by_role("button", name="Run").is_visible()
+    assert (
+        pg.get_by_role("progressbar").get_attribute("aria-valuenow") == "63"
+        and not pg.get_by_role("button", name="Run").is_visible()
+    )
     pg.get_by_role("button", name="Stop").click()
     assert [m["cmd"] for m in pg.evaluate("sent")] == ["run", "stop"]
     pg.evaluate("model.update({ progress: { running: false, can_run: true, message: 'stopped: iteration 6 stands' } })")

@@ -25,7 +25,9 @@ def show(page, page_of, tmp_path):
 
 def rings(k=50, n=48):
     r = np.hypot(*np.mgrid[-(n // 2) : n - n // 2, -(n // 2) : n - n // 2])
-    images = np.exp(-(((r - 4 - np.arange(k)[:, None, None] * 0.3) / 2) ** 2)) + 0.3 * np.random.default_rng(0).normal(size=(k, n, n))
+    images = np.exp(-(((r - 4 - np.arange(k)[:, None, None] * 0.3) / 2) ** 2)) + 0.3 * np.random.default_rng(0).normal(
+        size=(k, n, n)
+    )
     return xr.DataArray(images.astype(np.float32), dims=("image", "y", "x"), attrs={"pixel_size": 2.0})
 
 
@@ -51,10 +53,12 @@ def test_pages_are_asked_for_and_shown(show):
     # the kernel answers with the last page
     view.show(40)
     state = {k: getattr(view, k) for k in ("first", "rows", "captions", "details", "tile_ranges", "limits")}
-    pg.evaluate(
-        "([s, b]) => model.update({ ...s, sprite: new DataView(new Uint8Array(b).buffer) })", [state, list(view.sprite)]
+    pg.evaluate("([s, b]) => model.update({ ...s, sprite: new DataView(new Uint8Array(b).buffer) })", [state, list(view.sprite)])
+    assert (
+        pg.locator(".ck-tile").count() == 10
+        and at.inner_text() == "41 to 50 of 50 images"
+        and pg.get_by_label("Next page").is_disabled()
     )
-    assert pg.locator(".ck-tile").count() == 10 and at.inner_text() == "41 to 50 of 50 images" and pg.get_by_label("Next page").is_disabled()
     assert pg.locator(".ck-cap").first.inner_text() == "image 41"
 
 

@@ -28,7 +28,12 @@ def curve(overlay, start):
 def test_curves_and_crossings_of_relion_s_file(shared):
     path = shared / "reference" / "postprocess" / "mtf.star"
     figure, read = FSCPlot(path), open_postprocess(path)
-    for name, start in (("corrected", "corrected"), ("unmasked", "unmasked"), ("masked", "masked"), ("randomised", "phase-randomised")):
+    for name, start in (
+        ("corrected", "corrected"),
+        ("unmasked", "unmasked"),
+        ("masked", "masked"),
+        ("randomised", "phase-randomised"),
+    ):
         assert np.array_equal(curve(figure, start).dimension_values(1), read.fsc[name].values)
         assert np.allclose(curve(figure, start).dimension_values(0), read.fsc.frequency.values)
     # RELION's final resolution is the number that is printed
@@ -51,7 +56,10 @@ def test_guinier_plot_prints_relion_s_b_factor(shared):
     assert np.diff(y)[0] / np.diff(x)[0] == pytest.approx(read.guinier.attrs["slope"])
     sharpened = curve(figure, "sharpened")
     expected = read.guinier["sharpened"].values
-    assert np.allclose(sharpened.dimension_values(1), expected[np.isfinite(expected) & (expected > -90) & (read.guinier.inverse_resolution_squared.values > 0)])
+    assert np.allclose(
+        sharpened.dimension_values(1),
+        expected[np.isfinite(expected) & (expected > -90) & (read.guinier.inverse_resolution_squared.values > 0)],
+    )
     assert len(plots.postprocess(read)) == 2
     # nothing was fitted: no line
     assert not [e for e in GuinierPlot(shared / "reference" / "postprocess" / "adhoc.star") if e.label == "fit"]
@@ -59,7 +67,11 @@ def test_guinier_plot_prints_relion_s_b_factor(shared):
 
 def test_several_jobs_and_a_refinement(shared):
     r = shared / "reference"
-    figure = FSCPlot({"masked": r / "postprocess" / "auto.star"}, bare=r / "postprocess" / "nomask.star", refinement=r / "refine3d" / "run_model.star")
+    figure = FSCPlot(
+        {"masked": r / "postprocess" / "auto.star"},
+        bare=r / "postprocess" / "nomask.star",
+        refinement=r / "refine3d" / "run_model.star",
+    )
     labels = [w for w in words(figure) if "·" in w]
     assert labels == ["masked · 9.1 Å", "bare · 10.8 Å", "refinement · 10.8 Å"]
     with pytest.warns(DataWarning, match="maps are not there"):

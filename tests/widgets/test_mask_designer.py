@@ -37,8 +37,17 @@ def in_the_page(data, level, extend, edge, scale=1):
       const { mask, fraction } = core.softMask(new Uint8Array(data), given.shape, given.level, given.extend, given.edge, given.scale);
       process.stdout.write(JSON.stringify({ mask: Buffer.from(mask).toString("base64"), fraction }));
     """
-    given = {"data": base64.b64encode(data.tobytes()).decode(), "shape": data.shape, "level": level, "extend": extend, "edge": edge, "scale": scale}
-    done = subprocess.run([node, "--input-type=module", "-e", script, STATIC], input=json.dumps(given), capture_output=True, text=True, timeout=60)
+    given = {
+        "data": base64.b64encode(data.tobytes()).decode(),
+        "shape": data.shape,
+        "level": level,
+        "extend": extend,
+        "edge": edge,
+        "scale": scale,
+    }
+    done = subprocess.run(
+        [node, "--input-type=module", "-e", script, STATIC], input=json.dumps(given), capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     out = json.loads(done.stdout)
     return np.frombuffer(base64.b64decode(out["mask"]), np.uint8).reshape(data.shape), out["fraction"]
@@ -69,7 +78,9 @@ def test_suggestion_and_preview(volume):
     _, fraction = in_the_page(small, 255 * (designer.threshold - low) / (high - low), 3, 6, 48 / 64)
     made = designer.make()
     assert designer.made and made is designer.result and made.threshold == designer.threshold
-    assert fraction == pytest.approx(made.fraction, rel=0.04) and preview.max() == pytest.approx(float(made.lowpassed.max()), rel=0.05)
+    assert fraction == pytest.approx(made.fraction, rel=0.04) and preview.max() == pytest.approx(
+        float(made.lowpassed.max()), rel=0.05
+    )
 
 
 @pytest.mark.parametrize(("extend", "edge"), [(0, 4), (3, 6), (8, 2), (-2, 4)])
@@ -86,11 +97,19 @@ def test_the_page_asks_for_the_mask_and_saves_it(volume, tmp_path):
     designer = MaskDesigner(volume)
     with pytest.raises(SettingsError, match="no mask was made"):
         designer.save(tmp_path / "m.mrc")
-    designer._on_message(designer, {"cmd": "make", "threshold": 0.02, "extend_px": 1, "soft_edge_px": 2, "largest_only": True, "fill_holes": True}, [])
+    designer._on_message(
+        designer,
+        {"cmd": "make", "threshold": 0.02, "extend_px": 1, "soft_edge_px": 2, "largest_only": True, "fill_holes": True},
+        [],
+    )
     deadline = time.monotonic() + 60
     while (designer.making or not designer.made) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert designer.result.settings["extend_px"] == 1 and designer.result.settings["largest_only"] and designer.result.threshold == 0.02
+    assert (
+        designer.result.settings["extend_px"] == 1
+        and designer.result.settings["largest_only"]
+        and designer.result.threshold == 0.02
+    )
     assert "% of the box" in designer.notice
     designer._on_message(designer, {"cmd": "save", "path": str(tmp_path / "m.mrc")}, [])
     assert "written to" in designer.notice

@@ -19,7 +19,9 @@ def posterior(n=200, k=3, seed=0):
         "angle_tilt": rng.choice([30.0, 80.0], n), "angle_psi": rng.choice([10.0, 350.0, -10.0], n), "shift_x": rng.choice([-3.0, 0.0, 3.0], n),
         "shift_y": rng.choice([0.0, 7.0], n),
     }  # fmt: skip
-    return xr.Dataset({c: ("sample", v) for c, v in columns.items()}, attrs={"particle": 5, "p_max": 0.3, "n_significant": 12, "n_classes": k + 1})
+    return xr.Dataset(
+        {c: ("sample", v) for c, v in columns.items()}, attrs={"particle": 5, "p_max": 0.3, "n_significant": 12, "n_classes": k + 1}
+    )
 
 
 def test_sums_over_all_other_dimensions():

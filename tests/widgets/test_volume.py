@@ -36,7 +36,12 @@ def test_what_goes_to_the_page():
 
 def test_large_maps_stay_within_the_budget_and_come_whole_when_asked():
     view = VolumeView(volume(144, radius=40))
-    assert view.shape == [128, 128, 128] and len(view.data) <= 2.1e6 and view.can_enlarge and view.voxel == pytest.approx(2.0 * 144 / 128)
+    assert (
+        view.shape == [128, 128, 128]
+        and len(view.data) <= 2.1e6
+        and view.can_enlarge
+        and view.voxel == pytest.approx(2.0 * 144 / 128)
+    )
     said = []
     view.send = lambda content, buffers=None: said.append((content, buffers))
     view._send_full()
@@ -78,7 +83,9 @@ def test_slices_follow_the_cursor():
     view = VolumeView(volume(40, centre=(2, 4, 6)), cursor=[12.0, 8.0, 4.0])
     xy, xz, yz = view.slices()
     array = ball(40, centre=(2, 4, 6))
-    assert np.array_equal(xy, array[22][::-1]) and np.array_equal(xz, array[:, 24][::-1]) and np.array_equal(yz, array[:, :, 26][::-1])
+    assert (
+        np.array_equal(xy, array[22][::-1]) and np.array_equal(xz, array[:, 24][::-1]) and np.array_equal(yz, array[:, :, 26][::-1])
+    )
 
 
 def test_colours_span_the_values_and_leave_the_rest_grey():
@@ -140,7 +147,17 @@ def test_fallback_picture_and_text():
     assert "40 × 40 × 40 voxels of 2 Å" in data["text/plain"]
 
 
-@pytest.mark.parametrize(("name", "orders"), [("C1", []), ("C4", [4]), ("D2", [2, 2, 2]), ("D3", [2, 2, 2, 3]), ("T", [2] * 3 + [3] * 4), ("O", [2] * 6 + [3] * 4 + [4] * 3)])
+@pytest.mark.parametrize(
+    ("name", "orders"),
+    [
+        ("C1", []),
+        ("C4", [4]),
+        ("D2", [2, 2, 2]),
+        ("D3", [2, 2, 2, 3]),
+        ("T", [2] * 3 + [3] * 4),
+        ("O", [2] * 6 + [3] * 4 + [4] * 3),
+    ],
+)
 def test_axes_of_point_groups(name, orders):
     assert sorted(order for *_, order in symmetry_axes(name)) == orders
 

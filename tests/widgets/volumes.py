@@ -38,6 +38,12 @@ def iteration(number=3, k=1, n=32, pixel_size=4.0, particles=200, halves=True, s
         "class_number": ("particle", rng.choice(np.arange(1, k + 1), particles, p=share)), "angle_rot": ("particle", rng.uniform(-180, 180, particles)),
         "angle_tilt": ("particle", np.degrees(np.arccos(rng.uniform(-1, 1, particles)))), "angle_psi": ("particle", rng.uniform(-180, 180, particles)),
     })  # fmt: skip
-    sampling = SamplingSettings(is_3d=True, symmetry="D2", psi_step=15.0 / 2 ** (number // 2), offset_step=8.0, directions=np.stack([rot, tilt], -1))
-    numbers = {"resolution": resolution, "average_p_max": model.average_p_max, "changes_orientation": 10.0 / number if number else np.nan}
+    sampling = SamplingSettings(
+        is_3d=True, symmetry="D2", psi_step=15.0 / 2 ** (number // 2), offset_step=8.0, directions=np.stack([rot, tilt], -1)
+    )
+    numbers = {
+        "resolution": resolution,
+        "average_p_max": model.average_p_max,
+        "changes_orientation": 10.0 / number if number else np.nan,
+    }
     return Iteration(number, model, sampling, Convergence(), table, numbers)

@@ -176,8 +176,12 @@ class ClassView3D(RunView):
         for i in range(self.n_classes):
             x, y = i % columns * (edge + 8), i // columns * (edge + 24)
             colour = (WARM, COOL)[i] if i < 2 else (0x66, 0xC2, 0xA5)
-            picture = surface_image(map_of(it, i), self.threshold, self.camera["rotation"], self.camera["zoom"], edge, colour=colour, background=paper)
+            picture = surface_image(
+                map_of(it, i), self.threshold, self.camera["rotation"], self.camera["zoom"], edge, colour=colour, background=paper
+            )
             sheet.paste(Image.fromarray(picture), (x, y))
             resolution = f" · {self.resolution[i]:.1f} Å" if self.resolution[i] > 0 else ""
-            draw.text((x + 4, y + edge + 4), f"class {i + 1} · {100 * self.occupancy[i]:.1f} %{resolution}", fill=ink, font=_font(12))
+            draw.text(
+                (x + 4, y + edge + 4), f"class {i + 1} · {100 * self.occupancy[i]:.1f} %{resolution}", fill=ink, font=_font(12)
+            )
         return png_of(sheet)

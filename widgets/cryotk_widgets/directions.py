@@ -17,7 +17,9 @@ def mollweide_angles(width: int = 240) -> tuple[np.ndarray, np.ndarray, np.ndarr
     Rot runs from -180 (left) to 180, tilt from 0 (top) to 180; the middle is rot 0 on the equator.
     """
     height = width // 2
-    y, x = np.meshgrid((height / 2 - 0.5 - np.arange(height)) / (height / 2), (np.arange(width) + 0.5 - width / 2) / (width / 2), indexing="ij")
+    y, x = np.meshgrid(
+        (height / 2 - 0.5 - np.arange(height)) / (height / 2), (np.arange(width) + 0.5 - width / 2) / (width / 2), indexing="ij"
+    )
     theta = np.arcsin(np.clip(y, -1, 1))
     rot = 180 * x / np.maximum(np.cos(theta), 1e-9)
     latitude = np.degrees(np.arcsin(np.clip((2 * theta + np.sin(2 * theta)) / np.pi, -1, 1)))
@@ -64,7 +66,9 @@ def direction_map(rot: Any, tilt: Any, symmetry: str = "C1", weights: Any = None
     counts = np.zeros(size)
     for m in operators:
         v = vectors @ m
-        cell = healpix.angles_to_pixel(order, np.degrees(np.arctan2(v[:, 1], v[:, 0])), np.degrees(np.arccos(np.clip(v[:, 2], -1, 1))))
+        cell = healpix.angles_to_pixel(
+            order, np.degrees(np.arctan2(v[:, 1], v[:, 0])), np.degrees(np.arccos(np.clip(v[:, 2], -1, 1)))
+        )
         counts += np.bincount(cell, weights, minlength=size)
     most = float(counts.max())
     cells = _cells(order, width)

@@ -55,7 +55,9 @@ def _of_model(model: Any) -> _Curves:
     fsc = np.asarray(model.gold_standard_fsc, float)
     frequency = np.arange(fsc.shape[-1]) / (model.box_size * model.pixel_size)
     if not fsc.any():
-        raise DataError("this refinement has no half-sets, so there is no FSC; data_vs_prior tells its resolution: plots.data_vs_prior")
+        raise DataError(
+            "this refinement has no half-sets, so there is no FSC; data_vs_prior tells its resolution: plots.data_vs_prior"
+        )
     if len(fsc) == 1:
         return _Curves({"gold standard": fsc[0]}, frequency)
     return _Curves({f"class {k + 1}": c for k, c in enumerate(fsc) if c.any()}, frequency)
@@ -129,7 +131,9 @@ def _angstrom_axis(formula: str) -> Any:
     return hook
 
 
-def _line(x: np.ndarray, y: np.ndarray, x_name: str, y_name: str, resolution: np.ndarray, colour: str, width: float, dash: str = "solid") -> Any:
+def _line(
+    x: np.ndarray, y: np.ndarray, x_name: str, y_name: str, resolution: np.ndarray, colour: str, width: float, dash: str = "solid"
+) -> Any:
     from bokeh.models import HoverTool
 
     hv = _hv()
@@ -205,7 +209,13 @@ def FSCPlot(*results: Any, width: int = 640, height: int = 320, **named: Any) ->
     words = []
     for x, level, d, colour in marks if one else []:
         right = x > 0.85 * highest
-        text = hv.Text(x + (-0.01 if right else 0.01) * highest, level + 0.03, f"{level:g}: {d:.1f} Å", halign="right" if right else "left", fontsize=9)
+        text = hv.Text(
+            x + (-0.01 if right else 0.01) * highest,
+            level + 0.03,
+            f"{level:g}: {d:.1f} Å",
+            halign="right" if right else "left",
+            fontsize=9,
+        )
         words.append(text.opts(text_color=colour, text_baseline="bottom"))
     dots = [hv.Points([(x, level)]).opts(color=colour, size=6) for x, level, _, colour in marks]
     return hv.Overlay([*thresholds, *parts, *dots, *words]).opts(
@@ -253,7 +263,9 @@ def GuinierPlot(result: Any, width: int = 640, height: int = 320) -> Any:
             continue
         y = np.asarray(table[key].values, float)
         ok = np.isfinite(y) & (y > -90) & (x > 0)
-        if not ok.any() or (key == "mtf" and "original" in table and np.allclose(y[ok], np.asarray(table["original"].values, float)[ok])):
+        if not ok.any() or (
+            key == "mtf" and "original" in table and np.allclose(y[ok], np.asarray(table["original"].values, float)[ok])
+        ):
             continue
         parts.append(_line(x[ok], y[ok], _SQUARE, "ln(amplitude)", 1 / np.sqrt(x[ok]), colour, thick).relabel(text))
         lows.append(np.quantile(y[ok], 0.02))
@@ -266,7 +278,11 @@ def GuinierPlot(result: Any, width: int = 640, height: int = 320) -> Any:
         lowest = float(result.settings.get("b_factor_lowres") or 10.0)
         highest = float(result.settings.get("b_factor_highres") or result.resolution)
         ends = np.array(sorted((1 / lowest**2, 1 / highest**2)))
-        parts.append(_line(ends, intercept + slope * ends, _SQUARE, "ln(amplitude)", 1 / np.sqrt(ends), "#cc79a7", 2.4, "dashed").relabel("fit"))
+        parts.append(
+            _line(ends, intercept + slope * ends, _SQUARE, "ln(amplitude)", 1 / np.sqrt(ends), "#cc79a7", 2.4, "dashed").relabel(
+                "fit"
+            )
+        )
         title = f"B = {result.b_factor:.1f} Å², fitted from {lowest:.1f} to {highest:.1f} Å"
         if table.attrs.get("correlation") is not None:
             title += f", r² = {table.attrs['correlation']:.2f}"
@@ -354,7 +370,9 @@ def local_resolution(result: Any, width: int = 380, height: int = 280) -> Any:
         centres, counts = h["resolution"].values, h["count"].values
         edge = np.diff(centres).mean() / 2 if len(centres) > 1 else 0.5
         edges = np.append(centres - edge, centres[-1] + edge)
-        bars = hv.Histogram((edges, counts), kdims="local resolution (Å)", vdims="voxels").opts(color=COLOURS[0], line_color=None, tools=["hover"])
+        bars = hv.Histogram((edges, counts), kdims="local resolution (Å)", vdims="voxels").opts(
+            color=COLOURS[0], line_color=None, tools=["hover"]
+        )
         median = hv.VLine(float(h.attrs["median"])).opts(color=_ink(), line_dash="dashed", line_width=1.5)
         panels.append((bars * median).opts(width=width, height=height, title=f"inside the mask: median {h.attrs['median']:.1f} Å"))
     plane = np.where(known, values, np.nan)[values.shape[0] // 2]

@@ -81,7 +81,9 @@ class MaskDesigner(View):
     camera: Any = traitlets.Dict({"rotation": [0.0, 0.0, 0.0, 1.0], "zoom": 1.0, "pan": [0.0, 0.0]}).tag(sync=True)
     cursor: Any = traitlets.List([0.0, 0.0, 0.0]).tag(sync=True)
 
-    def __init__(self, volume: Any, threshold: float | None = None, *, pixel_size: float | None = None, preview_size: int = 80, **traits: Any) -> None:
+    def __init__(
+        self, volume: Any, threshold: float | None = None, *, pixel_size: float | None = None, preview_size: int = 80, **traits: Any
+    ) -> None:
         import xarray as xr
 
         array, a, name = as_map(volume, pixel_size)

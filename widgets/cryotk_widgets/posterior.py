@@ -123,7 +123,9 @@ class PosteriorView(View):
         if not p.sizes["sample"]:
             return "none"
         b = p.isel(sample=int(np.argmax(p["weight"].values)))
-        where = f"rot {float(b.angle_rot):.1f}°, tilt {float(b.angle_tilt):.1f}°, " if float(b.angle_tilt) or float(b.angle_rot) else ""
+        where = (
+            f"rot {float(b.angle_rot):.1f}°, tilt {float(b.angle_tilt):.1f}°, " if float(b.angle_tilt) or float(b.angle_rot) else ""
+        )
         return f"class {int(b.class_number)}, {where}ψ {float(b.angle_psi):.1f}°, x {float(b.shift_x):.1f} Å, y {float(b.shift_y):.1f} Å"
 
     def __repr__(self) -> str:

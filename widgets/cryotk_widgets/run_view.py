@@ -136,7 +136,13 @@ class RunView(View):
             self._show(len(self._iterations) - 1 if self._follow else self.position)
         target = getattr(self._job, "target", None)
         goes_on = p.phase == "finished" and target is not None and p.iteration < target and not getattr(self._job, "_ended", False)
-        message = f"stopped: iteration {self._job.iteration} stands" if p.phase == "stopped" else f"failed: {p.message}" if p.phase == "failed" else ""
+        message = (
+            f"stopped: iteration {self._job.iteration} stands"
+            if p.phase == "stopped"
+            else f"failed: {p.message}"
+            if p.phase == "failed"
+            else ""
+        )
         fraction = 1.0 if p.phase == "maximization" else p.fraction
         self._set_progress(
             p.phase in ("expectation", "maximization") or goes_on,

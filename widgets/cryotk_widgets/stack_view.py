@@ -94,12 +94,16 @@ class StackView(View):
             images = cryotk.open_particles(images) if Path(images).suffix in (".star", ".cs") else cryotk.open_stack(images)
         self._set: Any = images if hasattr(images, "data_vars") else None
         if self._set is not None and "images" not in self._set:
-            raise DataError("this particle set has no images to show: take one optics group with .cryo.group(name), or open it with images=True")
+            raise DataError(
+                "this particle set has no images to show: take one optics group with .cryo.group(name), or open it with images=True"
+            )
         self._images: Any = images["images"] if self._set is not None else images
         if getattr(self._images, "ndim", 0) != 3:
             raise DataError(f"images are (image, y, x); this array has the shape {getattr(self._images, 'shape', '?')}")
         if self._images.shape[1] != self._images.shape[2]:
-            raise DataError(f"images of {self._images.shape[2]} by {self._images.shape[1]} pixels: this view shows square ones, such as particles")
+            raise DataError(
+                f"images of {self._images.shape[2]} by {self._images.shape[1]} pixels: this view shows square ones, such as particles"
+            )
         self._lines = [str(c) for c in columns] if columns is not None else [c for c in _CAPTION if self._column(c) is not None]
         for c in self._lines:
             if self._column(c) is None:
@@ -254,7 +258,10 @@ class StackView(View):
         columns = min(8, len(grey))
         sheet = Image.new("L", (columns * (tile + 4) - 4, -(-len(grey) // columns) * (tile + 4) - 4), 250)
         for i, g in enumerate(grey):
-            sheet.paste(Image.fromarray(g).resize((tile, tile), Image.Resampling.BICUBIC), (i % columns * (tile + 4), i // columns * (tile + 4)))
+            sheet.paste(
+                Image.fromarray(g).resize((tile, tile), Image.Resampling.BICUBIC),
+                (i % columns * (tile + 4), i // columns * (tile + 4)),
+            )
         return png_of(sheet)
 
 

@@ -130,7 +130,9 @@ class VolumeView(View):
         self._arrays: list[Any] = []
         self._tint: Any = None
         super().__init__(palette=resolution_colours().tobytes())
-        self.set_volume(volume, second, colour_by=colour_by, colour_range=colour_range, colour_label=colour_label, pixel_size=pixel_size)
+        self.set_volume(
+            volume, second, colour_by=colour_by, colour_range=colour_range, colour_label=colour_label, pixel_size=pixel_size
+        )
         if mask is not None:
             self.set_mask(mask)
         self.axes = symmetry_axes(symmetry)
@@ -190,7 +192,10 @@ class VolumeView(View):
         self.colour_data = self._tint_bytes(tint, tuple(self.shape))
         # the colours are for the molecule: solvent has the worst resolution there is, and most of the box
         seen = tint[(self._arrays[0][0] >= self.suggested[0]) & np.isfinite(tint)]
-        low, high = (float(v) for v in (shown if shown is not None else np.quantile(seen if seen.size else tint[np.isfinite(tint)], (0.02, 0.98))))
+        low, high = (
+            float(v)
+            for v in (shown if shown is not None else np.quantile(seen if seen.size else tint[np.isfinite(tint)], (0.02, 0.98)))
+        )
         self.colour_range, self.colour_label = [low, high if high > low else low + 1.0], label
 
     def set_mask(self, mask: Any) -> None:

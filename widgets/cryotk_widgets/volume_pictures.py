@@ -11,7 +11,20 @@ import numpy as np
 
 from cryotk.errors import DataError
 
-__all__ = ["COOL", "WARM", "PageMap", "as_map", "cropped", "fitting_zoom", "on_grid", "page_map", "resolution_colours", "suggested_threshold", "surface_image", "to_byte_map"]
+__all__ = [
+    "COOL",
+    "WARM",
+    "PageMap",
+    "as_map",
+    "cropped",
+    "fitting_zoom",
+    "on_grid",
+    "page_map",
+    "resolution_colours",
+    "suggested_threshold",
+    "surface_image",
+    "to_byte_map",
+]
 
 WARM, COOL = (0xE8, 0xB4, 0x63), (0x6A, 0xA5, 0xD9)
 
@@ -68,7 +81,10 @@ def cropped(array: np.ndarray, most: int) -> np.ndarray:
 
 def on_grid(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The nearest values on another number of points over the same box, centres at n // 2."""
-    at = [np.clip(np.rint((np.arange(m) - m // 2) * (n / m) + n // 2), 0, n - 1).astype(int) for m, n in zip(shape, array.shape, strict=True)]
+    at = [
+        np.clip(np.rint((np.arange(m) - m // 2) * (n / m) + n // 2), 0, n - 1).astype(int)
+        for m, n in zip(shape, array.shape, strict=True)
+    ]
     return array[np.ix_(*at)]
 
 
@@ -100,7 +116,9 @@ def page_map(array: np.ndarray, pixel_size: float, most: int = 128) -> PageMap:
     low, high = (float(v) for v in np.quantile(inner, (0.01, 0.998)))
     # a map inside a mask is mostly nothing: the mean of the edges is then its black
     low = min(low, float(np.median(small[0])))
-    return PageMap(pixels.tobytes(), list(n), pixel_size * array.shape[-1] / n[-1], list(span), [low, high if high > low else low + 1.0])
+    return PageMap(
+        pixels.tobytes(), list(n), pixel_size * array.shape[-1] / n[-1], list(span), [low, high if high > low else low + 1.0]
+    )
 
 
 def suggested_threshold(array: np.ndarray) -> float:
@@ -129,15 +147,25 @@ def fitting_zoom(array: np.ndarray, level: float) -> tuple[float, float]:
 @lru_cache(maxsize=1)
 def resolution_colours() -> np.ndarray:
     """(256, 3) uint8 from blue (best) over green and yellow to red (worst), in even steps of the OKLab colour space."""
-    knots = np.array([[0.50, 0.17, 262.0], [0.68, 0.12, 225.0], [0.78, 0.14, 160.0], [0.86, 0.16, 105.0], [0.74, 0.16, 60.0], [0.56, 0.20, 27.0]])
+    knots = np.array(
+        [[0.50, 0.17, 262.0], [0.68, 0.12, 225.0], [0.78, 0.14, 160.0], [0.86, 0.16, 105.0], [0.74, 0.16, 60.0], [0.56, 0.20, 27.0]]
+    )
     t = np.linspace(0, len(knots) - 1, 2048)
     lightness, chroma, hue = (np.interp(t, np.arange(len(knots)), knots[:, i]) for i in range(3))
     lab = np.stack([lightness, chroma * np.cos(np.radians(hue)), chroma * np.sin(np.radians(hue))], -1)
     length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(lab, axis=0), axis=1))])
     lab = np.stack([np.interp(np.linspace(0, length[-1], 256), length, lab[:, i]) for i in range(3)], -1)
     # OKLab to linear sRGB (B. Ottosson, 2020)
-    lms = (lab @ np.array([[1, 1, 1], [0.3963377774, -0.1055613458, -0.0894841775], [0.2158037573, -0.0638541728, -1.2914855480]])) ** 3
-    rgb = lms @ np.array([[4.0767416621, -1.2684380046, -0.0041960863], [-3.3077115913, 2.6097574011, -0.7034186147], [0.2309699292, -0.3413193965, 1.7076147010]])
+    lms = (
+        lab @ np.array([[1, 1, 1], [0.3963377774, -0.1055613458, -0.0894841775], [0.2158037573, -0.0638541728, -1.2914855480]])
+    ) ** 3
+    rgb = lms @ np.array(
+        [
+            [4.0767416621, -1.2684380046, -0.0041960863],
+            [-3.3077115913, 2.6097574011, -0.7034186147],
+            [0.2309699292, -0.3413193965, 1.7076147010],
+        ]
+    )
     rgb = np.clip(rgb, 0, 1)
     return np.rint(255 * np.where(rgb <= 0.0031308, 12.92 * rgb, 1.055 * rgb ** (1 / 2.4) - 0.055)).astype(np.uint8)
 
@@ -204,7 +232,9 @@ def surface_image(
     part = np.where(here > before, (here - level) / np.maximum(here - before, 1e-12), 0.0)
     d = d - np.where(cut, 0.0, np.clip(part, 0, 1))
     at = matrix @ np.stack([d, rows, columns]) + (n // 2 - matrix @ middle)[:, None]
-    gradient = np.stack([map_coordinates(array, at + h, order=1) - map_coordinates(array, at - h, order=1) for h in 1.2 * np.eye(3)[:, :, None]])
+    gradient = np.stack(
+        [map_coordinates(array, at + h, order=1) - map_coordinates(array, at - h, order=1) for h in 1.2 * np.eye(3)[:, :, None]]
+    )
     normal = -gradient / np.maximum(np.linalg.norm(gradient, axis=0), 1e-12)
     view = r @ normal[::-1]
     view[:, cut] = np.array([0.0, 0.0, 1.0])[:, None]
