@@ -170,7 +170,10 @@ class ArrayAccessor:
         raise DataError("this array has no pixel_size in its attrs: open it with open_volume, or set it")
 
     def lowpass(self, resolution: float, width: float = 2.0) -> xr.DataArray:
-        """Low-pass filter every image or the volume to ``resolution`` Å with a soft edge of ``width`` Fourier pixels, as :func:`cryotk.lowpass`."""
+        """Low-pass filter every image or the volume to ``resolution`` Å, with a soft edge of ``width`` Fourier pixels.
+
+        The same as :func:`cryotk.lowpass`.
+        """
         from cryotk.fourier import filter_map
 
         options: dict[str, Any] = {"lowpass": resolution, "width": width, "dims": 3 if "z" in self._da.dims else 2}

@@ -125,7 +125,8 @@ def _run_distributed(
     """
     client = _client
     results: dict[int, T] = {}
-    for attempt in range(1, MAX_TRIES + 1):
+    failure: tuple[int, BaseException | None] | None = None
+    for _ in range(MAX_TRIES):
         shared = _share(client, context)
         # the worker that counts a lane may be the one that dies with it
         futures = {
@@ -133,7 +134,7 @@ def _run_distributed(
             for i, lane in enumerate(lanes)
             if i not in results
         }
-        failure: tuple[int, BaseException | None] | None = None
+        failure = None
         while futures:
             if stop is not None and stop.is_set():
                 client.cancel(list(futures.values()))
@@ -144,8 +145,8 @@ def _run_distributed(
                     # results are fetched at once: a worker that dies later takes nothing along
                     try:
                         results[i] = future.result()
-                    except Exception as error:
-                        failure = (i, error)
+                    except Exception as lost:
+                        failure = (i, lost)
                         continue
                     if on_block is not None:
                         on_block(sum(len(b) if hasattr(b, "__len__") else 1 for b in lanes[i]))
@@ -159,7 +160,7 @@ def _run_distributed(
                 threading.Event().wait(0.02)
         if failure is None:
             return [results[i] for i in range(len(lanes))]
-    lane, cause = failure
+    lane, cause = failure or (0, None)
     raise ExecutionError(
         f"lane {lane + 1} of {len(lanes)} did not finish in {MAX_TRIES} tries: its dask workers died, which most often means that "
         "their memory did not suffice; give the workers more memory (LocalCluster(memory_limit=…)) or run fewer of them"
