@@ -36,7 +36,7 @@ __all__ = [
     "shells_of_radii",
 ]
 
-_SLABS = 8
+_SLABS, _SMALL = 8, 96
 
 
 def namespace(*arrays: Any) -> Any:
@@ -84,14 +84,14 @@ def _slabs(n: int) -> list[tuple[int, int]]:
 def each_slab(function: Callable[[int, int], Any], n: int) -> list[Any]:
     """Run a function over a fixed cut of ``n`` planes, in threads; results in order."""
     slabs, threads = _slabs(n), default_threads()
-    if threads == 1 or n < 32:
+    if threads == 1 or n < _SMALL:
         return [function(*s) for s in slabs]
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(lambda s: function(*s), slabs))
 
 
 def _workers(n: int) -> int:
-    return default_threads() if n >= 48 else 1
+    return default_threads() if n >= _SMALL else 1
 
 
 def forward(x: Any, mask: Any = None) -> Any:
