@@ -89,9 +89,9 @@ def test_surface_has_the_right_hand_and_the_threshold_moves_it(show):
     before = pg.evaluate("model.get('threshold')")
     pg.locator("canvas.ck-histogram").first.press("ArrowRight")
     assert pg.evaluate("model.get('threshold')") == pytest.approx(before + (high - low) / 255)
-    # Python sets it
-    pg.wait_for_timeout(500)
+    # Python sets it, even while the hand has hardly left
     pg.evaluate("model.update({ threshold: 0.95 })")
+    pg.wait_for_timeout(500)
     rest(pg)
     assert not (warm(picture(pg)) & right).any() and field.input_value() == "0.950"
 

@@ -52,6 +52,8 @@ class ClassView3D(RunView):
     -----
     To the page go at most 2 MB: two maps of 100 points a side, or eight of 62.
 
+    .. image:: ../figures/class3d_light.png
+
     Examples
     --------
     >>> view = ClassView3D("Class3D/job016")  # doctest: +SKIP

@@ -47,6 +47,10 @@ class MaskDesigner(View):
     camera, cursor, theme
         As in :class:`VolumeView`.
 
+    Notes
+    -----
+    .. image:: ../figures/mask_designer_light.png
+
     Examples
     --------
     >>> designer = MaskDesigner("run_class001.mrc")  # doctest: +SKIP

@@ -42,6 +42,10 @@ class PosteriorView(View):
     DataError
         For things that hold no posterior.
 
+    Notes
+    -----
+    .. image:: ../figures/posterior_light.png
+
     Examples
     --------
     >>> PosteriorView(job, particle=17)  # doctest: +SKIP

@@ -48,6 +48,8 @@ class RefineView(RunView):
     To the page goes one map of at most 128 points a side (2 MB), and the curves. Where there are no half-sets (initial models) the
     curves are the signal-to-noise ratios of the map, and the resolution is where they fall below one.
 
+    .. image:: ../figures/refine_light.png
+
     Examples
     --------
     >>> job = ctk.Refine3D(particles, "initial_model.mrc")  # doctest: +SKIP

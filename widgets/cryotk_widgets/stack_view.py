@@ -55,6 +55,8 @@ class StackView(View):
     -----
     One page (40 tiles of at most 160 pixels, 1 MB) goes to the browser; paging reads those images alone.
 
+    .. image:: ../figures/particles_light.png
+
     Examples
     --------
     >>> view = particles.cryo.view()  # doctest: +SKIP

@@ -77,6 +77,10 @@ class VolumeView(View):
     DataError
         For things that are no map, and for a colour map on another grid.
 
+    Notes
+    -----
+    .. image:: ../figures/volume_light.png
+
     Examples
     --------
     >>> view = VolumeView("run_class001.mrc", threshold=0.02)  # doctest: +SKIP

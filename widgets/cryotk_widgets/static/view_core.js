@@ -18,15 +18,17 @@ function viewOf({ model, el }, cls) {
   const get = (name) => model.get(name);
   const held = {}, waiting = {}, handlers = [];
   const on = (event, f) => { model.on(event, f); handlers.push([event, f]); };
-  // f after the trait changed in Python, or at the end of one's own movement
+  // f after the trait changed in Python; while the hand moves it, after the hand has rested
+  const missed = {};
   const follow = (names, f) => {
-    for (const name of [names].flat()) on(`change:${name}`, () => { if (!held[name]) f(name); });
+    for (const name of [names].flat()) on(`change:${name}`, () => { if (held[name]) missed[name] = f; else f(name); });
   };
   // one message per 100 ms and name, the last one wins
   const tell = (name, value) => {
     clearTimeout(held[name]);
-    held[name] = setTimeout(() => { delete held[name]; }, 400);
+    held[name] = setTimeout(() => { const f = missed[name]; delete held[name]; delete missed[name]; f?.(name); }, 400);
     model.set(name, value);
+    delete missed[name];
     if (waiting[name] === undefined) setTimeout(() => { const v = waiting[name]; delete waiting[name]; model.send({ cmd: "set", name, value: v }); }, 100);
     waiting[name] = value;
   };
