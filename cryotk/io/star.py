@@ -17,6 +17,7 @@ import numpy as np
 from cryotk.errors import FileFormatError, FormatWarning, MissingFileError
 from cryotk.io.atomic import atomic_write
 from cryotk.io.labels import label_kind
+from cryotk.io.progress import file_bar
 from cryotk.io.star_rows import parse_rows, split_row, typed_column, typed_scalar
 from cryotk.io.star_write import format_star, write_star
 
@@ -272,10 +273,12 @@ def _read_rows(lines: _Lines, name: str, labels: list[str], as_text: set[int], w
     """Read rows in pieces up to the end of the loop; leave the file at the line that ends it."""
     parts: list[list[Any]] = []
     waiting: deque[Any] = deque()
-    compiled = os.fstat(lines.file.fileno()).st_size > _COMPILED_FROM
+    size = os.fstat(lines.file.fileno()).st_size
+    compiled = size > _COMPILED_FROM
     text = b"\n"
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(2) as pool, file_bar(size, f"reading {os.path.basename(lines.path)}") as bar:
         for text, first_line in _pieces_of_rows(lines):
+            bar.update(len(text))
             if not wanted:
                 continue
             arguments = (lines.path, name, labels, text, first_line, as_text, compiled)
@@ -289,8 +292,7 @@ def _read_rows(lines: _Lines, name: str, labels: list[str], as_text: set[int], w
     if wanted and not text.endswith((b"\n", b" ")) and text[: text.rfind(b"\n") + 1].endswith(b" \n"):
         warnings.warn(
             f"{lines.path}: the last row ends without the blank that ends the others; the file may have been cut, compare it with "
-            f"its "
-            "original",
+            "its original",
             FormatWarning,
             stacklevel=5,
         )

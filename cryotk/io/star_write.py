@@ -13,6 +13,7 @@ import numpy as np
 from cryotk.errors import DataError
 from cryotk.io.atomic import atomic_file
 from cryotk.io.labels import label_kind
+from cryotk.io.progress import file_bar
 
 if TYPE_CHECKING:
     from cryotk.io.star import StarBlock
@@ -46,10 +47,13 @@ def write_star(path: str | os.PathLike[str], blocks: dict[str, StarBlock], versi
     DataError
         For columns of different lengths, or a value that no STAR file can hold.
     """
-    with atomic_file(path) as f:
+    # 13 bytes a value: only the bar's length rests on it
+    expected = sum(13 * len(b) * len(b.columns) for b in blocks.values() if b.is_loop)
+    with atomic_file(path) as f, file_bar(expected, f"writing {os.path.basename(path)}") as bar:
         f.write(header.encode())
         for piece in _pieces(blocks, version):
             f.write(piece)
+            bar.update(len(piece))
 
 
 def _pieces(blocks: dict[str, StarBlock], version: int) -> Iterator[bytes]:

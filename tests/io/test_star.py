@@ -286,3 +286,34 @@ def test_a_long_file_through_the_compiled_parser(tmp_path, monkeypatch):
     text = (tmp_path / "a.star").read_bytes().replace(b"050000@a.mrcs", b"050000 @a.mrcs")
     with pytest.raises(FileFormatError, match="line 50009"):
         read_star(_write(tmp_path, text))
+
+
+def test_long_files_show_a_bar_and_short_ones_load_none(tmp_path, monkeypatch):
+    from cryotk.io import progress
+
+    steps = []
+
+    class Bar:
+        def __init__(self, **options):
+            steps.append(options["desc"])
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_error):
+            return None
+
+        def update(self, n):
+            steps.append(n)
+
+    path = tmp_path / "a.star"
+    write_star(path, {"t": StarBlock("t", {"rlnDefocusU": np.arange(1000.0)})})
+    monkeypatch.setattr("tqdm.auto.tqdm", Bar)
+    read_star(path)
+    assert steps == [], "a short file has none"
+    monkeypatch.setattr(progress, "_LONG", 1000)
+    read_star(path)
+    assert steps[0] == "reading a.star" and 13_000 < sum(steps[1:]) <= path.stat().st_size
+    steps.clear()
+    write_star(path, {"t": StarBlock("t", {"rlnDefocusU": np.arange(1000.0)})})
+    assert steps[0] == "writing a.star" and sum(steps[1:]) == path.stat().st_size
