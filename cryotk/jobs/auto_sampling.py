@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 MAX_OFFSET_STEP = 1.5
-"""Å; no finer search needs a larger oversampled step."""
+"""Pixels; no finer search needs a larger oversampled step. RELION compares it in Å."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class AutoSettings:
     oversampling: int = 1
     mask_diameter: float = 200.0
     finer_sampling_faster: bool = False
+    pixel_size: float = 1.0
     compat: str | None = None
 
 
@@ -130,7 +131,8 @@ def finer_sampling(
     if step < 0.75 * c.accuracy_rotation:
         return sampling, replace(c, has_fine_enough_sampling=True)
     factor = 2**settings.oversampling
-    new_step = min(MAX_OFFSET_STEP, 0.75 * c.accuracy_translation) * factor
+    largest = MAX_OFFSET_STEP * (1.0 if settings.compat == "relion" else settings.pixel_size)
+    new_step = min(largest, 0.75 * c.accuracy_translation) * factor
     reach = max(min(5 * c.changes_offset, 1.3 * sampling.offset_range), 1.5 * new_step)
     if reach > 4 * new_step:
         reach /= 2

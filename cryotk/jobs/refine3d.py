@@ -134,7 +134,7 @@ class Refine3D(VolumeJob):
         given = self.particles["random_subset"].values if "random_subset" in self.particles else None
         self._set_half_sets(split_halves(self.data.n, given, seed))
         self._auto = AutoSettings(
-            order_of_sampling(local_search_from), 1, mask_diameter, finer_sampling_faster, compat
+            order_of_sampling(local_search_from), 1, mask_diameter, finer_sampling_faster, self.data.optics[0].pixel_size, compat
         )
 
     def _set_half_sets(self, half_sets: np.ndarray) -> None:
