@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -274,7 +275,7 @@ def _describe_folder(path: Path) -> list[str]:
                        ("RELION_JOB_EXIT_ABORTED", "aborted")):  # fmt: skip
         if (path / mark).exists():
             lines.append(f"  {text}")
-    optimisers = sorted(path.glob("*_optimiser.star"))
+    optimisers = sorted(path.glob("*_optimiser.star"), key=_iteration_of)
     if optimisers:
         try:
             lines += _describe_optimiser(optimisers[-1])
@@ -288,6 +289,12 @@ def _describe_folder(path: Path) -> list[str]:
     counts = [(len(list(path.glob(pattern))), pattern) for pattern in ("*.star", "*.mrc", "*.mrcs")]
     lines.append("  files: " + (", ".join(f"{n} {pattern}" for n, pattern in counts if n) or "no STAR or MRC files"))
     return lines
+
+
+def _iteration_of(path: Path) -> tuple[float, str]:
+    """By the number of the iteration; a file without one is the end of an auto-refinement."""
+    found = re.search(r"_it(\d+)", path.name)
+    return (int(found[1]) if found else float("inf")), path.name
 
 
 def info(args: argparse.Namespace) -> int:

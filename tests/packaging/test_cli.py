@@ -180,6 +180,14 @@ def test_info_of_a_job_whose_settings_cannot_be_read(shared, capsys):
     assert "folder" in out and "warning: " in out and "12 values for 11 columns" in out
 
 
+def test_iterations_go_by_their_number(tmp_path):
+    from cryotk.cli import _iteration_of
+
+    names = ["run_optimiser.star", "run_it1000_optimiser.star", "run_it999_optimiser.star", "run_it002_optimiser.star"]
+    in_order = sorted((tmp_path / n for n in names), key=_iteration_of)
+    assert [p.name for p in in_order] == names[::-1], "the one without a number ends an auto-refinement"
+
+
 def test_info_names_the_last_checkpoint_by_its_iteration(tmp_path, capsys):
     for name in ("run_it002", "run_it010", "run_it1000", "run_it999"):
         (tmp_path / f"{name}.checkpoint").write_bytes(b"")
