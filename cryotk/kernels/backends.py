@@ -53,7 +53,7 @@ class Backend:
     block_bytes = 96_000_000
     """A block of images."""
     max_block = 512
-    coarse_bytes = 48_000_000
+    coarse_bytes = 16_000_000
     """Scores of the coarse pass held at once."""
     slice_bytes = 192_000_000
     """Fine slices made once for all blocks; when they need more, each block makes its own."""

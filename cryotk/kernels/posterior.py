@@ -6,7 +6,7 @@ import numba
 import numpy as np
 
 from cryotk.kernels.significance import CUDA_SOURCE as CUT_SOURCE
-from cryotk.kernels.significance import significance_threshold, significance_threshold_numpy
+from cryotk.kernels.significance import significance_threshold_numpy, weigh_and_cut
 
 _jit = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
 
@@ -54,25 +54,25 @@ def posterior_weights(scores, sample_start, fraction):
     best_index = np.full(n_images, -1, np.int64)
     for i in range(n_images):
         lo, hi = sample_start[i], sample_start[i + 1]
-        threshold, number, best, total = significance_threshold(scores[lo:hi], fraction, 0)
+        weights = np.empty(hi - lo, np.float32)
+        threshold, number, best, total = weigh_and_cut(scores[lo:hi], fraction, 0, weights)
         if number == 0:
-            for j in range(lo, hi):
-                scores[j] = 0.0
+            scores[lo:hi] = np.float32(0.0)
             continue
         inverse = 1.0 / total
         log_sum[i] = best + np.log(total)
         p_max[i] = inverse
-        sum_kept = 0.0
         for j in range(lo, hi):
-            s = scores[j]
-            if s == best and best_index[i] < 0:
+            if scores[j] == best:
                 best_index[i] = j
-            if s >= threshold:
-                w = np.float64(np.exp(s - best)) * inverse
-                sum_kept += w
-                scores[j] = w
-            else:
-                scores[j] = 0.0
+                break
+        here = scores[lo:hi]
+        factor = np.float32(inverse)
+        for j in range(hi - lo):
+            here[j] = weights[j] * factor if here[j] >= threshold else np.float32(0.0)
+        sum_kept = 0.0
+        for j in range(hi - lo):
+            sum_kept += np.float64(here[j])
         kept[i] = sum_kept
     return p_max, log_sum, kept, best_index
 

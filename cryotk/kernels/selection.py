@@ -8,7 +8,13 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from cryotk.kernels.significance import cut_sets_cuda, significance_threshold, significance_threshold_numpy
+from cryotk.kernels.significance import (
+    cut_sets_cuda,
+    largest,
+    significance_threshold,
+    significance_threshold_numpy,
+    weigh_and_cut,
+)
 
 _jit = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
 
@@ -97,75 +103,94 @@ def select_ragged_numpy(scores, parent_start, parents, n_offsets, fraction, max_
 
 
 @_jit
+def _grown(array, n):
+    """The array, or a longer copy that holds n entries."""
+    if n <= array.shape[0]:
+        return array
+    longer = np.empty(max(n, 2 * array.shape[0]), array.dtype)
+    longer[: array.shape[0]] = array
+    return longer
+
+
+@_jit
+def _coarse_scores(even, odd, self_term, log_prior_orientation, log_prior_offset, n_psi, halved, block_class, scores):
+    """Scores of one image (T, R) from its cross terms."""
+    n_offsets, n_columns = even.shape
+    n_blocks = block_class.shape[0]
+    n_half = n_columns // n_blocks
+    per_class = log_prior_offset.shape[0] > 1
+    for t in range(n_offsets):
+        for c in range(n_blocks):
+            prior = log_prior_offset[block_class[c] if per_class else 0, t]
+            a = even[t, c * n_half : (c + 1) * n_half]
+            w = self_term[c * n_half : (c + 1) * n_half]
+            first = scores[t, c * n_psi : c * n_psi + n_half]
+            log_prior = log_prior_orientation[c * n_psi : (c + 1) * n_psi]
+            if halved:
+                b = odd[t, c * n_half : (c + 1) * n_half]
+                second = scores[t, c * n_psi + n_half : (c + 1) * n_psi]
+                for p in range(n_half):
+                    first[p] = a[p] - w[p] + prior + b[p] + log_prior[p]
+                for p in range(n_half):
+                    second[p] = a[p] - w[p] + prior - b[p] + log_prior[n_half + p]
+            else:
+                for p in range(n_half):
+                    first[p] = a[p] - w[p] + prior + log_prior[p]
+
+
+@_jit
 def select_dense(even, odd, self_term, log_prior_orientation, log_prior_offset, n_psi, halved, block_class, fraction,
                  max_significant):
-    """Numba twin of :func:`select_dense_numpy`."""
-    n_images, n_offsets, n_columns = even.shape
-    n_blocks = block_class.shape[0]
-    n_orient = n_blocks * n_psi
-    n_half = n_columns // n_blocks
-    per_class = log_prior_offset.shape[1] > 1
-    scores = np.empty((n_images, n_offsets, n_orient), np.float32)
-    thresholds = np.empty(n_images, np.float32)
+    """Numba twin of :func:`select_dense_numpy`. One image at a time: its scores stay in the cache."""
+    n_images, n_offsets, _ = even.shape
+    n_orient = block_class.shape[0] * n_psi
+    scores = np.empty((n_offsets, n_orient), np.float32)
+    weights = np.empty(n_offsets * n_orient, np.float32)
     count = np.empty(n_images, np.int32)
     best = np.empty(n_images, np.float32)
     parent_start = np.zeros(n_images + 1, np.int64)
+    parents = np.empty(64 * n_images, np.int32)
+    offset_start = np.zeros(64 * n_images + 1, np.int64)
+    offsets = np.empty(64 * n_images, np.int32)
     n_parents = 0
     n_samples = 0
+    # of an orientation: its significant offsets, then where its next offset goes
+    place = np.empty(n_orient, np.int64)
     for i in range(n_images):
-        for t in range(n_offsets):
-            for c in range(n_blocks):
-                prior = log_prior_offset[i, block_class[c] if per_class else 0, t]
-                source = c * n_half
-                target = c * n_psi
-                if halved:
-                    for p in range(n_half):
-                        a = even[i, t, source + p] - self_term[i, source + p] + prior
-                        b = odd[i, t, source + p]
-                        scores[i, t, target + p] = a + b + log_prior_orientation[target + p]
-                        scores[i, t, target + n_half + p] = a - b + log_prior_orientation[target + n_half + p]
-                else:
-                    for p in range(n_half):
-                        scores[i, t, target + p] = (
-                            even[i, t, source + p] - self_term[i, source + p] + prior + log_prior_orientation[target + p]
-                        )
-        threshold, number, top, _total = significance_threshold(scores[i].reshape(-1), fraction, max_significant)
-        thresholds[i] = threshold
+        _coarse_scores(
+            even[i], odd[i], self_term[i], log_prior_orientation, log_prior_offset[i], n_psi, halved, block_class, scores
+        )
+        threshold, number, top, _total = weigh_and_cut(scores.reshape(-1), fraction, max_significant, weights)
         count[i] = number
         best[i] = top
+        place[:] = 0
         n_here = 0
-        used = np.zeros(n_orient, np.uint8)
         for t in range(n_offsets):
+            row = scores[t]
             for r in range(n_orient):
-                if scores[i, t, r] >= threshold:
-                    n_here += 1
-                    used[r] = 1
+                place[r] += np.int64(row[r] >= threshold)
         for r in range(n_orient):
-            n_parents += used[r]
-        n_samples += n_here
+            n_here += place[r]
+        parents = _grown(parents, n_parents + min(n_here, n_orient))
+        offset_start = _grown(offset_start, n_parents + min(n_here, n_orient) + 1)
+        offsets = _grown(offsets, n_samples + n_here)
+        for r in range(n_orient):
+            if place[r] > 0:
+                parents[n_parents] = r
+                n_parents += 1
+                n_samples += place[r]
+                offset_start[n_parents] = n_samples
+                place[r] = n_samples - place[r]
+        for t in range(n_offsets):
+            row = scores[t]
+            if not largest(row) >= threshold:
+                continue
+            for r in range(n_orient):
+                if row[r] >= threshold:
+                    offsets[place[r]] = t
+                    place[r] += 1
         parent_start[i + 1] = n_parents
-    parents = np.empty(n_parents, np.int32)
-    offset_start = np.zeros(n_parents + 1, np.int64)
-    offsets = np.empty(n_samples, np.int32)
-    a = 0
-    m = 0
-    for i in range(n_images):
-        # transposed once, so that the samples of one orientation are together
-        by_orient = np.zeros(n_orient, np.int32)
-        for t in range(n_offsets):
-            for r in range(n_orient):
-                if scores[i, t, r] >= thresholds[i]:
-                    by_orient[r] += 1
-        for r in range(n_orient):
-            if by_orient[r] > 0:
-                parents[a] = r
-                for t in range(n_offsets):
-                    if scores[i, t, r] >= thresholds[i]:
-                        offsets[m] = t
-                        m += 1
-                a += 1
-                offset_start[a] = m
-    return count, best, parent_start, parents, offset_start, offsets
+    return count, best, parent_start, parents[:n_parents].copy(), offset_start[: n_parents + 1].copy(), offsets[:n_samples].copy()
 
 
 @_jit
