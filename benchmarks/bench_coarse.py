@@ -7,12 +7,20 @@ import time
 import numpy as np
 
 
-def best(f, n):
-    f()
+def products(a, w, coarse):
+    """The matrix products of the coarse pass and nothing else."""
+    a @ coarse.real.T
+    a @ coarse.imag.T
+    w @ coarse.half_power.T
+
+
+def best(n, function, *arguments):
+    """Shortest of n times, after one call that does not count."""
+    function(*arguments)
     times = []
     for _ in range(n):
         t = time.thread_time()
-        f()
+        function(*arguments)
         times.append(time.thread_time() - t)
     return min(times)
 
@@ -42,22 +50,16 @@ def main():
         n_offsets = len(tables.coarse_ramps)
         rows = len(block.particles) * n_offsets
         a = np.random.default_rng(1).normal(size=(rows, pixels)).astype(np.float32)
-        w = a[: len(block.particles)]
         images = np.ascontiguousarray(block.score_image[:, :, tables.coarse_pixels])
         real = np.empty((len(images), n_offsets, pixels), np.float32)
         imag = np.empty_like(real)
 
-        def products(a=a, w=w, c=c):
-            a @ c.real.T
-            a @ c.imag.T
-            w @ c.half_power.T
-
         with threadpool_limits(1):
             whole = best(
-                lambda: coarse_global(block, tables, step.sampling, step.options, step.log_prior_orientation, prior), args.repeat
+                args.repeat, coarse_global, block, tables, step.sampling, step.options, step.log_prior_orientation, prior
             )
-            gemm = best(products, args.repeat)
-            shifts = best(lambda: shifted_rows(images, tables.coarse_ramps, real, imag), args.repeat)
+            gemm = best(args.repeat, products, a, a[: len(block.particles)], c)
+            shifts = best(args.repeat, shifted_rows, images, tables.coarse_ramps, real, imag)
         flops = 2 * (2 * rows + len(images)) * pixels * len(c.real)
         print(
             f"K = {k}: {rows} x {pixels} x {len(c.real)}, twice; coarse pass {1e3 * whole:.1f} ms = {flops / whole / 1e9:.1f} GFLOP/s, "

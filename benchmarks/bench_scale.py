@@ -100,8 +100,8 @@ def child(star, k, threads, warm, out):
                 "cpu_s": after.ru_utime + after.ru_stime - usage.ru_utime - usage.ru_stime,
                 "peak_bytes": after.ru_maxrss * 1024, "images_bytes": n * particles.images.shape[-1] ** 2 * 4,
                 "significant": it.numbers["mean_significant"], "seconds": e.seconds, "estimate": job.estimate(),
-            }
-        )  # fmt: skip
+            }  # fmt: skip
+        )
     )
 
 

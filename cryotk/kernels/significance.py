@@ -75,6 +75,7 @@ def relative_weights(scores, best, out):
 
 @_jit
 def largest(scores):
+    """The largest score; NaN is passed over."""
     best = np.float32(-np.inf)
     for i in range(scores.shape[0]):
         best = max(best, scores[i])
