@@ -93,16 +93,19 @@ def child(star, k, threads, warm, out):
     e = job.expectation()
     it = job.maximization(e)
     wall, after = time.perf_counter() - t, resource.getrusage(resource.RUSAGE_SELF)
-    Path(out).write_text(
-        json.dumps(
-            {
-                "particles": n, "start_s": start_seconds, "wall_s": wall, "bytes_read": read_so_far() - before,
-                "cpu_s": after.ru_utime + after.ru_stime - usage.ru_utime - usage.ru_stime,
-                "peak_bytes": after.ru_maxrss * 1024, "images_bytes": n * particles.images.shape[-1] ** 2 * 4,
-                "significant": it.numbers["mean_significant"], "seconds": e.seconds, "estimate": job.estimate(),
-            }  # fmt: skip
-        )
-    )
+    figures = {
+        "particles": n,
+        "start_s": start_seconds,
+        "wall_s": wall,
+        "cpu_s": after.ru_utime + after.ru_stime - usage.ru_utime - usage.ru_stime,
+        "bytes_read": read_so_far() - before,
+        "images_bytes": n * particles.images.shape[-1] ** 2 * 4,
+        "peak_bytes": after.ru_maxrss * 1024,
+        "significant": it.numbers["mean_significant"],
+        "seconds": e.seconds,
+        "estimate": job.estimate(),
+    }
+    Path(out).write_text(json.dumps(figures))
 
 
 def main():
