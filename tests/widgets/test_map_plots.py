@@ -111,3 +111,19 @@ def test_bad_input(tmp_path):
         FSCPlot(tmp_path / "x.mrc")
     with pytest.raises(DataError, match="Guinier"):
         GuinierPlot(xr.Dataset())
+
+
+def test_local_resolution_figure():
+    rng = np.random.default_rng(0)
+    signal = ctk.simulate.volume(ctk.simulate.molecule(), 32, 5.0)
+    halves = [
+        signal.copy(data=(signal.values + rng.normal(size=signal.shape) * float(signal.std())).astype(np.float32)) for _ in range(2)
+    ]
+    mask = create_mask(halves[0], lowpass=25, extend_px=2, soft_edge_px=3).mask
+    result = ctk.local_resolution(*halves, mask=mask, sampling=40, progress=False)
+    figure = plots.local_resolution(result)
+    assert len(figure) == 2
+    bars = next(e for e in figure[0, 0] if isinstance(e, hv.Histogram))
+    assert bars.dimension_values(1).sum() == result.histogram["count"].values.sum()
+    assert f"median {result.histogram.attrs['median']:.1f} Å" in figure[0, 0].opts.get().kwargs["title"]
+    hv.render(figure, backend="bokeh")

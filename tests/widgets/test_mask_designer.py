@@ -67,10 +67,9 @@ def test_the_page_s_mask_is_the_exact_one(extend, edge):
 
 
 def test_suggestion_and_preview(volume):
-    designer = MaskDesigner(volume, preview_size=48)
-    expected, reason = suggest_threshold(volume)
-    # the copy is low-passed after a crop that keeps all of it
-    assert designer.threshold == pytest.approx(expected, rel=0.02) and designer.reason.split(" ")[0] == reason.split(" ")[0]
+    designer = MaskDesigner(volume, preview_size=48, lowpass=20)
+    expected, reason = suggest_threshold(volume, lowpass=20)
+    assert designer.threshold == pytest.approx(expected, rel=0.005) and designer.reason.split(" ")[0] == reason.split(" ")[0]
     assert designer.shape == [48, 48, 48] and designer.voxel == pytest.approx(3.5 * 64 / 48)
     low, high = designer.value_range
     small = np.frombuffer(designer.data, np.uint8).reshape(48, 48, 48)
@@ -78,14 +77,15 @@ def test_suggestion_and_preview(volume):
     _, fraction = in_the_page(small, 255 * (designer.threshold - low) / (high - low), 3, 6, 48 / 64)
     made = designer.make()
     assert designer.made and made is designer.result and made.threshold == designer.threshold
-    assert fraction == pytest.approx(made.fraction, rel=0.04) and preview.max() == pytest.approx(
+    assert fraction == pytest.approx(made.fraction, rel=0.1) and preview.max() == pytest.approx(
         float(made.lowpassed.max()), rel=0.05
     )
 
 
 @pytest.mark.parametrize(("extend", "edge"), [(0, 4), (3, 6), (8, 2), (-2, 4)])
 def test_a_small_preview_has_the_outline_of_the_whole(volume, extend, edge):
-    designer = MaskDesigner(volume, preview_size=40, extend_px=extend, soft_edge_px=edge)
+    # a preview has few voxels, but what was low-passed has no finer detail
+    designer = MaskDesigner(volume, preview_size=40, extend_px=extend, soft_edge_px=edge, lowpass=30)
     low, high = designer.value_range
     small = np.frombuffer(designer.data, np.uint8).reshape(40, 40, 40)
     _, fraction = in_the_page(small, 255 * (designer.threshold - low) / (high - low), extend, edge, 40 / 64)

@@ -56,9 +56,9 @@ def test_walking_through_a_job():
     first = view.classes
     view._on_message(view, {"cmd": "particle", "index": 12}, [])
     deadline = time.monotonic() + 20
-    while view.posterior.attrs["particle"] != 12 and time.monotonic() < deadline:
+    while view.classes == first and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert view.particle == 12 and view.classes != first
+    assert view.particle == 12 and view.posterior.attrs["particle"] == 12 and view.classes != first
     view.particle = 0
     assert view.posterior.attrs["particle"] == 0
     with pytest.raises(SettingsError, match="0 to 39"):

@@ -108,11 +108,9 @@ class MaskDesigner(View):
     def _lowpassed(self) -> np.ndarray:
         if not self.lowpass:
             return self._array
-        from cryotk.fourier import lowpass
+        from cryotk.maps import lowpass
 
-        # a low-pass and a crop in Fourier space commute where the crop keeps all that the low-pass leaves
-        small = cropped(self._array, max(self._preview_size, int(np.ceil(2.4 * self.extent / self.lowpass))))
-        return np.asarray(lowpass(small, self.extent / small.shape[0], self.lowpass, 2.0, 3), np.float32)
+        return np.asarray(lowpass(self._volume, self.lowpass).values, np.float32)
 
     def _load(self) -> None:
         """Low-pass, suggest a threshold, and hand the copy to the page."""
@@ -120,10 +118,10 @@ class MaskDesigner(View):
 
         low = self._lowpassed()
         try:
-            suggested, reason = suggest_threshold(low, lowpass=None, pixel_size=self.extent / low.shape[0])
+            suggested, reason = suggest_threshold(low, lowpass=None, pixel_size=self.pixel_size)
         except CryotkError as error:
             suggested, reason = float(low.max()), str(error)
-        p = page_map(low, self.extent / low.shape[0], self._preview_size)
+        p = page_map(low, self.pixel_size, self._preview_size)
         with self.hold_sync():
             follows = self.threshold in (0.0, self.suggested)
             self.data, self.shape, self.voxel, self.value_range, self.limits = p.data, p.shape, p.voxel, p.span, p.limits
