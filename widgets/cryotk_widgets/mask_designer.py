@@ -12,7 +12,7 @@ import traitlets
 from cryotk.errors import CryotkError, DataError, SettingsError
 from cryotk_widgets.pictures import png_of, to_bytes
 from cryotk_widgets.view_base import View, page_text
-from cryotk_widgets.volume_pictures import as_map, cropped, fitting_zoom, page_map
+from cryotk_widgets.volume_pictures import as_map, fitting_zoom, page_map
 
 __all__ = ["MaskDesigner"]
 
