@@ -171,3 +171,17 @@ def test_poor_fit_is_named():
 def test_positive_b_factor_is_named(halves):
     with pytest.warns(DataWarning, match="it damps high resolution"):
         ctk.postprocess(halves.one, halves.two, halves.mask, b_factor=50)
+
+
+@quiet
+def test_maps_from_memory_are_written_beside_the_star(halves, tmp_path):
+    """Polishing reads half-maps and mask by their names, so they must be files; plain arrays with a pixel size are maps too."""
+    h = halves
+    r = ctk.postprocess(h.one.values, h.two.values, h.mask, pixel_size=2.0, b_factor=-20)
+    back = ctk.open_postprocess(r.save(tmp_path / "job"))
+    np.testing.assert_array_equal(ctk.open_volume(back.half1).values, h.one.values)
+    np.testing.assert_array_equal(back.mask.values, h.mask.values)
+    np.testing.assert_array_equal(back.masked.values, r.masked.values)
+    again = ctk.postprocess(back.half1, back.half2, back.mask_source, b_factor=-20)
+    np.testing.assert_array_equal(again.volume.values, r.volume.values)
+    assert repr(ctk.open_postprocess(tmp_path / "job")) == repr(back)
