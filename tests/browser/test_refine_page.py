@@ -65,6 +65,11 @@ def test_curves_marks_directions_and_table(show):
     assert ink(pg) > 5000
 
 
+def test_a_start_without_half_sets_is_not_drawn_as_an_fsc(show):
+    pg = show(RefineView([iteration(0, halves=False), iteration(1), iteration(2)]))
+    assert pg.locator(".ck-chart polyline").count() == 2 and pg.locator(".ck-table tr").count() == 4
+
+
 def test_stepping_through_iterations(show):
     view = RefineView([iteration(i) for i in range(4)])
     pg = show(view)

@@ -110,7 +110,8 @@ class RefineView(RunView):
         if resolution:
             words["resolution"] = f"{resolution:.1f}"
         return {
-            "iteration": int(it.number), "name": f"iteration {it.number}", "curve": [round(float(v), 4) for v in curve] if curve.any() else [],
+            "iteration": int(it.number), "name": f"iteration {it.number}", "kind": kind,
+            "curve": [round(float(v), 4) for v in curve] if curve.any() else [],
             "resolution": resolution, "words": words,
         }  # fmt: skip
 
@@ -168,7 +169,7 @@ class RefineView(RunView):
         left, top, w, h = edge + 30, 20, edge, edge - 60
         draw.rectangle((left, top, left + w, top + h), outline=(150, 150, 150))
         if self.curve_kind == "FSC":
-            for row in self.history:
+            for row in (r for r in self.history if r["kind"] == "FSC"):
                 n = len(row["curve"])
                 points = [(left + w * i / max(1, n - 1), top + h * (1 - min(max(v, 0), 1))) for i, v in enumerate(row["curve"])]
                 if len(points) > 1:

@@ -29,7 +29,7 @@ function render(context) {
   function drawCurves() {
     const frequency = get("frequency"), history = get("history"), at = get("position"), log = get("curve_kind") !== "FSC";
     if (!frequency.length) return;
-    const last = frequency.at(-1), lines = history.map((h, i) => ({ ...h, i })).filter((h) => h.curve.length);
+    const last = frequency.at(-1), lines = history.map((h, i) => ({ ...h, i })).filter((h) => h.curve.length && h.kind === get("curve_kind"));
     const now = lines.find((h) => h.i === at);
     lines.sort((a, b) => (a.i === at) - (b.i === at) || a.i - b.i);
     const marks = [];
