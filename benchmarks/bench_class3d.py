@@ -99,6 +99,9 @@ def main():
         print("  profile of the last iteration, seconds:", {k: round(v, 3) for k, v in seconds.items()})
         one = ours(root, align, args.seeds[0], args.iterations if not align else 8, args.threads, root / "two_states/ref40.mrc")[2]
         print(f"{name}, from ONE reference: {one:.3f} right")
+        if not align:
+            limited = [ours(root, align, seed, 20, args.threads, root / "two_states/ref40.mrc", resolution_limit=60.0)[2] for seed in args.seeds]
+            print(f"{name}, from ONE reference, nothing finer than 60 A compared: right", ", ".join(f"{x:.3f}" for x in limited))
         if not args.skip_relion and shutil.which("relion_refine"):
             per, p_max = relion(root, align, args.relion_iterations)
             mine = np.mean(cpu[1 : args.relion_iterations])

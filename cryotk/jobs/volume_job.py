@@ -230,7 +230,7 @@ class VolumeJob(RefinementJob):
 
     def _by_correlation(self, number: int) -> bool:
         s = self.settings
-        return number == 1 and not s.absolute_greyscale and getattr(s, "align", True)
+        return number == 1 and not s.absolute_greyscale
 
     def _accuracies(self, context: StepContext, rows: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Accuracy of rotations (degrees) and offsets (Å) of each class at the particles' poses; 999 where not estimated."""

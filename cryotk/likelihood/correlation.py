@@ -38,6 +38,8 @@ class CorrelationStep(ExpectationStep):
         noise = np.where(inverse > 0, 1 / np.where(inverse > 0, inverse, 1), 0).astype(np.float32)
         images, weights = block.score_image * noise, block.score_weight * noise
         power = np.maximum(np.einsum("icp,icp->i", images, images, dtype=np.float64), 1e-300)
+        if not self.options.align:
+            return self._best_class(self._posterior_fixed(block, tables, poses, prior_xy), images, weights, power)
         if self.local:
             parents, offsets = self._best_local(tables, images, weights, poses)
         else:
@@ -78,6 +80,21 @@ class CorrelationStep(ExpectationStep):
         # |C X| stands for |X|: the same for all poses of a particle
         post.log_likelihood = value / np.sqrt(power)
         self._lap("fine", clock)
+        return post
+
+    def _best_class(self, post: BlockPosterior, images: np.ndarray, weights: np.ndarray, power: np.ndarray) -> BlockPosterior:
+        """Keep the best correlating class of particles whose poses stay."""
+        n = len(images)
+        v = post.slices.reshape(n, -1, 2, images.shape[-1])
+        own = np.maximum(np.einsum("nkcp,nkcp,np->nk", v, v, weights), 1e-30)
+        score = np.einsum("nkcp,ncp->nk", v, images) / np.sqrt(own)
+        best = score.argmax(1)
+        post.best = np.arange(n, dtype=np.int64) * v.shape[1] + best
+        post.weights = np.zeros(n * v.shape[1], np.float32)
+        post.weights[post.best] = 1.0
+        post.n_significant = np.ones(n, np.int32)
+        post.p_max, post.kept = np.ones(n, np.float32), np.ones(n)
+        post.log_likelihood = score[np.arange(n), best] / np.sqrt(power)
         return post
 
     def _best_coarse(self, tables: GroupTables, images: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -229,3 +229,15 @@ def test_relion_continues_our_classification(star, reference):
         cwd=star.parent, capture_output=True, text=True, timeout=600, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert list((star.parent / "on").glob("run*it003*class002.mrc")), run.stdout[-3000:] + run.stderr[-3000:]
+
+
+def test_classes_at_fixed_poses_start_by_correlation_when_the_grey_scale_is_unknown(star, reference):
+    """Maps a hundred times too bright: the first iteration ranks classes by correlation, the next has the right scale."""
+    truth = ctk.simulate.with_true_poses(ctk.open_particles(star), classes=False)
+    bright = [reference.copy(data=100 * x) for x in (reference.values, reference.values[::-1].copy())]
+    job = ctk.Class3D(truth, bright, align=False, **SETTINGS)
+    first = job.iterate()
+    assert (first.assignments.max_probability == 1).all() and (first.assignments.class_number == 1).mean() > 0.8
+    assert first.assignments.log_likelihood.max() <= 1.001
+    second = job.iterate()
+    assert (second.assignments.class_number == 1).mean() > 0.8
