@@ -210,7 +210,7 @@ def _describe_star(path: Path) -> list[str]:
         lines.append(f"  data_{name}: {size}{version}")
     # a table that cannot be used can be described all the same
     try:
-        if any(block.is_loop and "rlnImageName" in block for block in blocks.values()):
+        if any((block.is_loop and "rlnImageName" in block) or "rlnTomoParticlesFile" in block for block in blocks.values()):
             lines += _describe_particles(path)
         elif "optimiser_general" in blocks:
             lines += _describe_optimiser(path)
@@ -235,6 +235,12 @@ def _describe_particles(path: Path) -> list[str]:
     has = [text for name, text in (("defocus_u", "CTF"), ("angle_rot", "poses"), ("class_number", "classes"),
                                    ("random_subset", "half-sets"), ("coordinate_x", "coordinates")) if name in p]  # fmt: skip
     lines.append(f"  columns for: {', '.join(has) if has else 'images only'}")
+    if "tilt_angle" in p:
+        tilt, dose = p["tilt_angle"].values, p["dose"].values
+        lines.append(
+            f"  {p.sizes['image']} tilt images of {len(set(p['rlnTomoName'].values))} tilt series, "
+            f"{tilt.min():.0f}° to {tilt.max():.0f}°, {dose.min():.0f} to {dose.max():.0f} e/Å^2"
+        )
     try:
         report = open_particles(path).cryo.validate()
     except CryotkError as error:

@@ -167,6 +167,13 @@ def test_info_of_cryosparc_particles_and_packed_maps(shared, capsys):
     assert "MRC volume, 20 x 20 x 20 px" in capsys.readouterr().out
 
 
+def test_info_of_tilt_images(shared, capsys):
+    for name in ("particles.star", "optimisation_set.star"):
+        assert main(["info", str(shared / "reference/tomo/ext2" / name)]) == 0
+        out = capsys.readouterr().out
+        assert "particles: 28" in out and "tilt images of 2 tilt series" in out and "0 to 60 e/Å^2" in out
+
+
 def test_info_of_something_else(tmp_path, capsys):
     path = tmp_path / "note.txt"
     path.write_text("a note\n" * 500)
