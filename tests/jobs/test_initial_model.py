@@ -63,8 +63,7 @@ def test_resume_goes_on_to_the_same_bits_and_files_are_relions(particles, tmp_pa
 
 
 def test_finer_sampling_starts_with_flat_directions(particles):
-    job = _job(particles, n_batches=40)
-    job.current.convergence.iterations_without_resolution_gain = 1
+    job = _job(particles, n_batches=40, compat="relion", resolution_limit=None)
     job.run(9, progress=False)
     job.current.convergence.iterations_without_resolution_gain = 1
     job._planned = None
