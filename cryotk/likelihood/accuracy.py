@@ -24,6 +24,8 @@ def _increments(steps: list[tuple[float, float]], limit: float) -> np.ndarray:
 
 ROTATIONS = _increments([(0.2, 0.05), (1, 0.1), (2, 0.2), (5, 0.5), (10, 1), (20, 2), (np.inf, 5)], 30.0)
 SHIFTS = _increments([(1, 0.1), (2, 0.2), (5, 0.5), (10, 1), (np.inf, 2)], 10.0)
+STRIDE = 6
+"""Every sixth rotation is tried for all particles, then those between the last alike and the first different."""
 
 
 def estimate_accuracy(
@@ -57,33 +59,11 @@ def estimate_accuracy(
     rotation, shift : float
         Means over the particles.
     """
-    lattice = maker.lattice
-    if is_3d:
-        return _estimate_volume(maker, k, poses, ctf, inverse_noise, rng)
-    rotation, shift = [], []
-    for pose, c in zip(poses, ctf, strict=True):
-        moved = np.repeat(np.array([[0.0, 0.0, pose[2]]]), len(ROTATIONS) + 1, 0)
-        moved[1:, 2] += ROTATIONS
-        s = maker.backend.to_host(maker.slices(np.full(len(moved), k), euler_to_matrix(*moved.T))).astype(float)
-        weight = 0.5 * c.astype(float) ** 2 * inverse_noise
-        difference = np.einsum("ncp,p->n", (s[1:] - s[:1]) ** 2, weight)
-        rotation.append(_first(ROTATIONS, difference))
-        power = weight * (s[0] ** 2).sum(0)
-        frequency = lattice.kx if rng.random() < 0.5 else lattice.ky
-        phase = 2 * np.pi * frequency[None] * SHIFTS[:, None] / lattice.box
-        shift.append(_first(SHIFTS, ((2 - 2 * np.cos(phase)) * power).sum(1)))
-    return float(np.mean(rotation)), float(np.mean(shift))
-
-
-STRIDE = 6
-
-
-def _estimate_volume(
-    maker: SliceMaker, k: int, poses: np.ndarray, ctf: np.ndarray, inverse_noise: np.ndarray, rng: np.random.Generator
-) -> tuple[float, float]:
-    """For maps: every sixth rotation of all particles at once, then those between the last alike and the first different."""
     n, lattice = len(poses), maker.lattice
-    axis, along_x = rng.integers(3, size=n), rng.random(n) < 0.5
+    axis = rng.integers(3, size=n) if is_3d else np.full(n, 2)
+    along_x = rng.random(n) < 0.5
+    if not is_3d:
+        poses = poses * (0, 0, 1)
     weight = 0.5 * np.asarray(ctf, float) ** 2 * inverse_noise
     still = _slices(maker, k, poses)
 
