@@ -16,6 +16,7 @@ from cryotk.data.source import read_ahead
 from cryotk.errors import SettingsError
 from cryotk.execution.device import device_backend
 from cryotk.execution.lanes import Stopped, cut_lanes, run_lanes, tree_sum
+from cryotk.geometry import euler_to_matrix, healpix, symmetry_operators
 from cryotk.jobs.particle_set import ParticleSet
 from cryotk.jobs.updates import coarse_window, image_window
 from cryotk.kernels.backends import CPU, Backend
@@ -92,6 +93,12 @@ class StepContext:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._lock = threading.Lock()
+
+    @property
+    def local(self) -> bool:
+        """Whether particles are searched around their poses."""
+        m = self.model
+        return self.settings.align and m.is_3d and m.orientational_prior_mode > 0 and m.sigma_psi > 0
 
     @cached_property
     def sampling(self) -> Sampling:
@@ -197,6 +204,22 @@ def block_size(n: int, pixels: int, backend: Backend = CPU) -> int:
     return int(max(1, min(backend.max_block, by_memory, -(-n // 4))))
 
 
+SORTED_TOGETHER = 4096
+"""Particles that are put in order of direction at a time: more would scatter reads over all stacks."""
+
+
+def _neighbours_together(rows: np.ndarray, poses: np.ndarray, symmetry: str) -> np.ndarray:
+    """Rows in an order in which particles of like directions follow each other: a block's local searches share slices."""
+    matrices = euler_to_matrix(*poses.T)[:, None] @ symmetry_operators(symmetry)[None]
+    axes = matrices[:, :, 2]
+    rot = np.degrees(np.arctan2(axes[..., 1], axes[..., 0]))
+    tilt = np.degrees(np.arccos(np.clip(axes[..., 2], -1, 1)))
+    # of all mates the same one for neighbours: that with the lowest pixel
+    pixel = healpix.angles_to_pixel(3, rot.ravel(), tilt.ravel()).reshape(rot.shape).min(1)
+    chunk = np.arange(len(rows)) // SORTED_TOGETHER
+    return rows[np.lexsort((pixel, chunk))]
+
+
 def cut_blocks(context: StepContext) -> list[np.ndarray]:
     """Particles in blocks of one optics group, in the order of the table."""
     everyone = np.arange(context.data.n) if context.rows is None else context.rows
@@ -205,6 +228,8 @@ def cut_blocks(context: StepContext) -> list[np.ndarray]:
     out = []
     for g in range(len(context.data.optics)):
         rows = everyone[group == g]
+        if context.local:
+            rows = _neighbours_together(rows, context.state.poses[rows], context.sampling_settings.symmetry)
         per = block_size(len(everyone), int(0.4 * size * size) + 1, context.backend)
         out += [rows[i : i + per] for i in range(0, len(rows), per)]
     return out
