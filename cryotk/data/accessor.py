@@ -188,23 +188,35 @@ class ArrayAccessor:
         """Show the volume or the images in a widget (needs the lab extra)."""
         return _widgets("view_volume" if "z" in self._da.dims else "view_stack")(self._da, **kwargs)
 
-    def to_napari(self, viewer: Any = None) -> Any:
-        """Add to a napari viewer, with the pixel size as scale in Å; a new one when none is given (needs the napari extra).
+    def to_napari(self, viewer: Any = None, **options: Any) -> Any:
+        """Add to a napari viewer: scale in Å, grey limits from a few sections, dask arrays stay lazy (needs the napari extra).
+
+        Parameters
+        ----------
+        viewer : napari.Viewer, optional
+            A new one when none is given.
+        **options
+            Of napari's ``add_image``.
 
         Returns
         -------
         napari.Viewer
+
+        Raises
+        ------
+        SettingsError
+            Without napari.
+        DataError
+            Without a pixel size.
         """
         try:
             napari = import_module("napari")
+            layers = import_module("cryotk_widgets.napari.layers")
         except ImportError:
             raise SettingsError("napari is not installed: pip install 'cryotk[napari]'") from None
+        data, settings, _ = layers.array_layer(self._da, **options)
         viewer = viewer if viewer is not None else napari.Viewer()
-        a = self._pixel_size()
-        scale = [a if d in ("z", "y", "x") else 1.0 for d in self._da.dims]
-        viewer.add_image(
-            self._da.data, scale=scale, name=str(self._da.attrs.get("source") or self._da.name or "images"), colormap="gray"
-        )
+        viewer.add_image(data, **settings)
         return viewer
 
     def slices(self, **kwargs: Any) -> Any:
