@@ -124,8 +124,11 @@ def _add_power(out, factor, ar, ai):
 
 
 @_jit
-def _ramp_sums(weights, offset_start, offsets, low, high, n_children, n_over, grid, cells, table, out):
-    """``sum_t w E_t`` of every child of some parents, without the ramp of the grid's centre: (LANES, 2 P)."""
+def _ramp_sums(weights, offset_start, offsets, low, high, n_children, n_over, grid, cells, table, lane_sums, marginal, out):
+    """``sum_t w E_t`` of every child of some parents, without the ramp of the grid's centre: (LANES, 2 P).
+
+    Their sums of weights go to ``lane_sums``, those of each shift are added to ``marginal``.
+    """
     cells[:] = np.float32(0.0)
     row = 0
     for a in range(low, high):
@@ -136,15 +139,40 @@ def _ramp_sums(weights, offset_start, offsets, low, high, n_children, n_over, gr
                     cells[grid.cell[offsets[j] * n_over + q], row] += weights[position]
                     position += 1
             row += 1
+    lane_sums[:] = np.float32(0.0)
+    for t in range(grid.cell.shape[0]):
+        of_shift = cells[grid.cell[t]]
+        total = np.float32(0.0)
+        for r in range(of_shift.shape[0]):
+            lane_sums[r] += of_shift[r]
+        for r in range(of_shift.shape[0]):
+            total += of_shift[r]
+        marginal[t] += total
     shift_sums(table, grid, out)
 
 
 @_jit
-def _n_positive(weights, first, last):
-    n = 0
+def _many_positive(weights, first, last, parent_class, n_children):
+    """Whether tables of all shifts pay, class by class, for samples with weight of some parents."""
+    n_positive = 0
     for s in range(first, last):
-        n += weights[s] > 0.0
-    return n
+        n_positive += weights[s] > 0.0
+    per = max(1, LANES // n_children)
+    n_chunks = 0
+    a = 0
+    while a < parent_class.shape[0]:
+        end = _end_of_class(parent_class, a)
+        n_chunks += (end - a + per - 1) // per
+        a = end
+    return pays(n_chunks * LANES, 1, n_positive) and n_children <= LANES
+
+
+@_jit
+def _end_of_class(parent_class, a):
+    end = a
+    while end < parent_class.shape[0] and parent_class[end] == parent_class[a]:
+        end += 1
+    return end
 
 
 @_jit
@@ -159,6 +187,7 @@ def accumulate(data, data_weight, masked, model_ctf, image_start, slices, ramps,
     marginal = np.zeros(ramps.shape[0], np.float64)
     if grid is not None:
         sums = np.empty((LANES, 2 * n_pixels), np.float32)
+        lane_sums = np.empty(LANES, np.float32)
         table = np.empty((2, grid.cos_y.shape[1], 2, grid.cos_x.shape[1], LANES), np.float32)
         cells = table.reshape(grid.cos_y.shape[1] * grid.cos_x.shape[1] * 4, LANES)
         centred = np.empty((2, n_pixels), np.float32)
@@ -172,8 +201,8 @@ def accumulate(data, data_weight, masked, model_ctf, image_start, slices, ramps,
         dense = False
         if grid is not None:
             per_offset = n_children * n_over
-            used = _n_positive(weights, offset_start[begin] * per_offset, offset_start[end] * per_offset)
-            dense = pays(end - begin, n_children, used)
+            first, last = offset_start[begin] * per_offset, offset_start[end] * per_offset
+            dense = _many_positive(weights, first, last, parent_class[begin:end], n_children)
             for p in range(n_pixels):
                 er, ei = grid.centre[0, p], grid.centre[1, p]
                 centred[0, p] = data[i, 0, p] * er - data[i, 1, p] * ei
@@ -192,11 +221,18 @@ def accumulate(data, data_weight, masked, model_ctf, image_start, slices, ramps,
                 parent_total = 0.0
                 if grid is not None:
                     if dense and a >= table_high:
-                        table_low, table_high = a, min(end, a + LANES // n_children)
-                        _ramp_sums(weights, offset_start, offsets, table_low, table_high, n_children, n_over, grid, cells, table, sums)
+                        table_low = a
+                        table_high = min(a + _end_of_class(parent_class[a:end], 0), a + LANES // n_children)
+                        _ramp_sums(
+                            weights, offset_start, offsets, table_low, table_high, n_children, n_over, grid, cells, table,
+                            lane_sums, marginal, sums,
+                        )
                 for c in range(n_children):
                     sum_w = np.float32(0.0)
-                    for j in range(first, last):
+                    if grid is not None:
+                        if dense:
+                            sum_w = lane_sums[(a - table_low) * n_children + c]
+                    for j in range(first, first if dense else last):
                         for q in range(n_over):
                             w = weights[position]
                             position += 1
@@ -204,9 +240,7 @@ def accumulate(data, data_weight, masked, model_ctf, image_start, slices, ramps,
                                 shift = offsets[j] * n_over + q
                                 er = ramps[shift, 0]
                                 ei = ramps[shift, 1]
-                                if dense:
-                                    pass
-                                elif sum_w == 0.0:
+                                if sum_w == 0.0:
                                     for p in range(n_pixels):
                                         ramp_sum[0, p] = w * er[p]
                                         ramp_sum[1, p] = w * ei[p]
