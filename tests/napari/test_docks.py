@@ -1,0 +1,220 @@
+"""The plugin in a viewer under a screen in memory: docks at work, cancelled, given nonsense."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+import cryotk as ctk
+
+pytestmark = [
+    pytest.mark.napari,
+    pytest.mark.filterwarnings("ignore::FutureWarning:napari"),
+    pytest.mark.filterwarnings("ignore:.*viewer.camera.*:FutureWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def halves():
+    from cryotk_widgets.napari.samples import noisy_half_maps
+
+    return noisy_half_maps(64, 3.0)
+
+
+@pytest.fixture
+def with_halves(viewer, halves):
+    for h in halves:
+        h.cryo.to_napari(viewer)
+    return viewer
+
+
+@pytest.fixture
+def finish(qtbot):
+    def wait(dock):
+        qtbot.waitUntil(lambda: not dock.work.is_running, timeout=120_000)
+
+    return wait
+
+
+def test_files_open_through_the_plugin_and_are_saved(viewer, tmp_path, halves):
+    ctk.write_volume(halves[0], tmp_path / "m.mrc")
+    viewer.open(str(tmp_path / "m.mrc"), plugin="cryotk")
+    [layer] = viewer.layers
+    assert layer.scale.tolist() == [3.0] * 3 and layer.data.shape == (64,) * 3
+    layer.save(str(tmp_path / "out.mrc"), plugin="cryotk")
+    assert np.array_equal(ctk.open_volume(tmp_path / "out.mrc").values, halves[0].values)
+
+
+@pytest.mark.parametrize("key", ["half_maps", "particles", "micrograph"])
+def test_sample_data(viewer, key):
+    viewer.open_sample("cryotk", key)
+    assert len(viewer.layers) == {"half_maps": 2, "particles": 1, "micrograph": 2}[key]
+    low, high = viewer.layers[0].contrast_limits
+    assert low < high
+
+
+def test_to_napari_takes_a_viewer_and_options(viewer, halves, tmp_path):
+    assert halves[0].cryo.to_napari(viewer, name="one", colormap="magma") is viewer
+    layer = viewer.layers["one"]
+    assert layer.colormap.name == "magma" and layer.scale.tolist() == [3.0] * 3 and layer.translate.tolist() == [-96.0] * 3
+    ctk.write_stack(halves[0].values, tmp_path / "s.mrcs", 3.0)
+    ctk.open_stack(tmp_path / "s.mrcs").cryo.to_napari(viewer)
+    assert hasattr(viewer.layers[1].data, "dask") and viewer.layers[1].scale.tolist() == [1.0, 3.0, 3.0]
+
+
+def test_postprocess_dock(with_halves, halves, finish, tmp_path):
+    _, dock = with_halves.window.add_plugin_dock_widget("cryotk", "Post-process")
+    assert dock.half1.value is not dock.half2.value
+    dock.run_button.native.click()
+    finish(dock)
+    truth = ctk.postprocess(*halves)
+    assert dock.result.resolution == truth.resolution and dock.result.b_factor == pytest.approx(truth.b_factor)
+    assert np.array_equal(with_halves.layers["post-processed"].data, truth.volume.values)
+    assert f"{truth.resolution:.2f} Å" in dock.work.status.text()
+    assert [c.name for c in dock.fsc_plot.curves][:2] == ["corrected", "unmasked"]
+    before = next(c.y for c in dock.guinier_plot.curves if c.name == "sharpened")
+    dock.b_factor.value = truth.b_factor - 60
+    assert dock.b_factor.value == pytest.approx(truth.b_factor - 60, abs=1)
+    assert not np.array_equal(next(c.y for c in dock.guinier_plot.curves if c.name == "sharpened"), before, equal_nan=True)
+    dock.again_button.native.click()
+    finish(dock)
+    assert np.allclose(with_halves.layers["post-processed"].data, truth.sharpened(dock.b_factor.value).values)
+    assert len([layer for layer in with_halves.layers if layer.name.startswith("post-processed")]) == 1
+    dock.save_to.value = tmp_path
+    dock.save()
+    finish(dock)
+    assert ctk.open_postprocess(tmp_path / "postprocess.star").resolution == pytest.approx(truth.resolution, abs=1e-4)
+
+
+def test_errors_are_said_below_the_form(viewer, halves, finish):
+    _, dock = viewer.window.add_plugin_dock_widget("cryotk", "Post-process")
+    dock.run()
+    finish(dock)
+    assert "open two half-maps" in dock.work.status.text()
+    halves[0].cryo.to_napari(viewer)
+    halves[0][8:56, 8:56, 8:56].cryo.to_napari(viewer, name="smaller")
+    dock.run()
+    finish(dock)
+    assert "half" in dock.work.status.text() and "48" in dock.work.status.text()
+    assert dock.result is None and "post-processed" not in viewer.layers
+
+
+def test_mask_dock_follows_the_threshold(viewer, halves, finish, qtbot):
+    density = 0.5 * (halves[0] + halves[1])
+    density.attrs.update(halves[0].attrs)
+    density.cryo.to_napari(viewer, name="map")
+    _, dock = viewer.window.add_plugin_dock_widget("cryotk", "Mask creation")
+    dock.load()
+    finish(dock)
+    level, first = dock.threshold.value, dock.preview().mean()
+    assert "suggested" in dock.reason.value
+    qtbot.waitUntil(lambda: "mask (preview)" in viewer.layers, timeout=5000)
+    shown = np.array(viewer.layers["mask (preview)"].data)
+    dock.threshold.value = level + 0.3 * (dock.threshold.max - level)
+    qtbot.waitUntil(lambda: not np.array_equal(viewer.layers["mask (preview)"].data, shown), timeout=5000)
+    assert dock.preview().mean() < first
+    dock.make_button.native.click()
+    finish(dock)
+    truth = ctk.create_mask(density, threshold=dock.threshold.value, lowpass=15, extend_px=3, soft_edge_px=6)
+    assert np.array_equal(viewer.layers["mask"].data, truth.mask.values)
+    assert np.allclose(viewer.layers["mask"].translate, viewer.layers["map"].translate)
+    assert not viewer.layers["mask (preview)"].visible
+    # the preview is what will be made, as far as a small copy can be
+    assert dock.preview().mean() == pytest.approx(float(truth.mask.mean()), rel=0.02)
+
+
+def test_local_resolution_dock(with_halves, halves, finish):
+    _, dock = with_halves.window.add_plugin_dock_widget("cryotk", "Local resolution")
+    dock.sampling.value = 45
+    dock.run_button.native.click()
+    finish(dock)
+    truth = ctk.local_resolution(*halves, sampling=45, progress=False)
+    assert np.array_equal(with_halves.layers["local resolution"].data, truth.resolution_map.values)
+    assert np.array_equal(with_halves.layers["locally filtered"].data, truth.filtered.values)
+    surface = with_halves.layers["surface by local resolution"]
+    assert len(surface.data[0]) == len(surface.data[2]) > 100
+    assert "median" in dock.work.status.text() and dock.plot.curves
+
+
+def test_cancel_stops_local_resolution_between_windows(with_halves, finish, monkeypatch):
+    import cryotk.maps
+
+    started, reports = threading.Event(), []
+    real = cryotk.maps.local_resolution
+
+    def watched(*args, progress, **kwargs):
+        def step(done, total):
+            reports.append((done, total))
+            started.set()
+            if len(reports) == 2:
+                gate.wait(30)
+            progress(done, total)
+
+        return real(*args, progress=step, **kwargs)
+
+    gate = threading.Event()
+    monkeypatch.setattr(cryotk.maps, "local_resolution", watched)
+    _, dock = with_halves.window.add_plugin_dock_widget("cryotk", "Local resolution")
+    dock.sampling.value = 20
+    dock.run()
+    assert dock.work.cancel_button.isEnabled() and started.wait(60)
+    dock.work.cancel_button.click()
+    gate.set()
+    finish(dock)
+    assert dock.work.status.text() == "cancelled" and dock.result is None
+    assert reports[-1][0] < reports[-1][1] and "local resolution" not in with_halves.layers
+    assert dock.work.run("again", lambda step: 1, lambda result: None)
+    finish(dock)
+
+
+def test_class_dock(viewer, finish, shared, tmp_path):
+    _, dock = viewer.window.add_plugin_dock_widget("cryotk", "Class viewer")
+    dock.path.value = shared / "reference" / "class2d_em" / "run_it025_optimiser.star"
+    finish(dock)
+    it = ctk.open_iteration(dock.path.value)
+    k = it.model.n_classes
+    assert dock.tiles.count() == k
+    best = int(np.argmax(it.model.class_distribution)) + 1
+    assert dock.tiles.item(0).text().startswith(f"{best}:")
+    dock.show_chosen()
+    assert "choose classes" in dock.work.status.text()
+    dock.selected = [best, 1 if best != 1 else 2]
+    assert "2 chosen" in dock.work.status.text()
+    dock.show_chosen()
+    layer = viewer.layers["chosen classes"]
+    assert np.array_equal(layer.data, it.model.references[np.array(dock.selected) - 1])
+    dock.sort.value = "number"
+    assert dock.tiles.item(0).text().startswith("1:") and best in dock.selected
+    dock.save_to.value = tmp_path / "chosen.star"
+    dock.save_particles()
+    finish(dock)
+    kept = int(np.isin(it.assignments["class_number"].values, dock.selected).sum())
+    assert f"{kept} particles written" in dock.work.status.text(), dock.work.status.text()
+    assert ctk.open_particles(tmp_path / "chosen.star", images=False).sizes["particle"] == kept
+
+
+def test_iterations_are_stepped_through(viewer, finish, halves):
+    from dataclasses import replace
+
+    from cryotk_widgets.napari.classes import ClassDock
+
+    rng = np.random.default_rng(0)
+    from cryotk.data.refinement import Convergence, Iteration, RefinementModel, SamplingSettings
+
+    z = np.zeros((3, 9))
+    model = RefinementModel(
+        rng.standard_normal((3, 16, 16)).astype(np.float32), 3.0, z[:1], np.array([0.2, 0.5, 0.3]), z, z, z, z, z, class_resolution=np.array([9.0, 8.0, 999.0])
+    )
+    import xarray as xr
+
+    its = [Iteration(i, replace(model, references=model.references + i), SamplingSettings(), Convergence(), xr.Dataset(), {}) for i in (1, 2)]
+    dock = ClassDock(viewer, its)
+    viewer.window.add_dock_widget(dock)
+    finish(dock)
+    assert dock.tiles.count() == 3 and dock.iteration.value == 1 and dock.tiles.item(0).text() == "2: 50.0 %\n8.0 Å"
+    dock.iteration.value = 0
+    finish(dock)
+    assert dock._shown is its[0] and "iteration 1" in dock.work.status.text()
+    viewer.close()

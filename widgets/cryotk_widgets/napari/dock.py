@@ -1,0 +1,86 @@
+"""What the dock widgets share: choosing volumes, running work, layers that are replaced by their successors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from magicgui.widgets import ComboBox, Container, FileEdit
+from qtpy.QtCore import QTimer
+
+from cryotk_widgets.napari.layers import LayerData
+from cryotk_widgets.napari.work import Work
+
+__all__ = ["Dock", "file_or_none", "later"]
+
+
+class Dock(Container):
+    """A form of magicgui with a status line and a cancel button below.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    widgets : list
+        Of magicgui.
+    """
+
+    def __init__(self, viewer: Any, widgets: list[Any]) -> None:
+        self.viewer = viewer
+        super().__init__(widgets=widgets, labels=True)
+        self.work = Work()
+        self.native.layout().addWidget(self.work)
+        for signal in (viewer.layers.events.inserted, viewer.layers.events.removed):
+            signal.connect(self._on_layers)
+
+    def _on_layers(self, event: Any = None) -> None:
+        try:
+            self.reset_choices()
+        except RuntimeError:  # the dock was closed, and Qt has deleted it
+            self.viewer.layers.events.disconnect(self._on_layers)
+
+    def volume_choice(self, label: str, *, optional: bool = False, tooltip: str = "") -> Any:
+        """A menu of the volumes in the viewer."""
+        return ComboBox(label=label, choices=self._volumes, nullable=optional, tooltip=tooltip)
+
+    def _volumes(self, widget: Any) -> list[tuple[str, Any]]:
+        layers = [] if self.viewer is None else list(self.viewer.layers)
+        return [
+            (layer.name, layer) for layer in layers
+            if layer.as_layer_data_tuple()[2] == "image" and layer.ndim == 3
+            and layer.metadata.get("cryotk", {}).get("kind", "volume") == "volume"
+        ]  # fmt: skip
+
+    def add(self, layer: LayerData, like: Any = None) -> Any:
+        """Add a layer, in the place of the one that this dock added before under its name.
+
+        Parameters
+        ----------
+        layer : (data, options, kind)
+        like : layer, optional
+            Of which the position is taken.
+        """
+        data, options, kind = layer
+        options = dict(options)
+        options["metadata"] = dict(options.get("metadata") or {}) | {"cryotk_dock": type(self).__name__}
+        if like is not None:
+            options["translate"] = tuple(like.translate)
+        name = options["name"]
+        if name in self.viewer.layers and self.viewer.layers[name].metadata.get("cryotk_dock") == type(self).__name__:
+            self.viewer.layers.remove(name)
+        return getattr(self.viewer, f"add_{kind}")(data, **options)
+
+
+def file_or_none(edit: FileEdit) -> Path | None:
+    """The file of a field, None for an empty one."""
+    text = str(edit.value or "")
+    return Path(text).expanduser() if text not in ("", ".") else None
+
+
+def later(milliseconds: int, function: Callable[[], None]) -> QTimer:
+    """A timer that, once started, calls when nothing restarted it for a while."""
+    timer = QTimer()
+    timer.setSingleShot(True)
+    timer.setInterval(milliseconds)
+    timer.timeout.connect(function)
+    return timer

@@ -1,0 +1,162 @@
+"""Dock: make a mask, with the threshold live."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from magicgui.widgets import CheckBox, FloatSlider, FloatSpinBox, Label, PushButton
+
+from cryotk_widgets.napari.dock import Dock, later
+from cryotk_widgets.napari.layers import volume_layer, volume_of
+
+__all__ = ["MaskDock"]
+
+_PREVIEW = 96
+PREVIEW_NAME = "mask (preview)"
+
+
+class MaskDock(Dock):
+    """Threshold, extension and soft edge under sliders; the mask over the map follows them on a small copy.
+
+    "Make mask" runs :func:`cryotk.create_mask` on the whole map.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+
+    Attributes
+    ----------
+    result : MaskResult or None
+    """
+
+    def __init__(self, napari_viewer: Any) -> None:
+        self.viewer = napari_viewer
+        self.result: Any = None
+        self._small: np.ndarray | None = None
+        self._loaded: tuple[Any, float] | None = None
+        self._voxel = self._ratio = 1.0
+        self.source = self.volume_choice("map")
+        self.lowpass = FloatSpinBox(label="low-pass (Å)", min=0, max=200, step=1, value=15, tooltip="0: none")
+        self.threshold = FloatSlider(label="threshold", min=0, max=1, value=0, enabled=False)
+        self.reason = Label(value="")
+        self.extension = FloatSlider(label="extend (px)", min=-10, max=20, step=0.5, value=3, tooltip="negative shrinks")
+        self.edge = FloatSlider(label="soft edge (px)", min=0, max=20, step=0.5, value=6)
+        self.largest_only = CheckBox(label="", text="largest piece only")
+        self.fill_holes = CheckBox(label="", text="fill holes")
+        self.suggest_button, self.make_button = PushButton(text="Suggest a threshold"), PushButton(text="Make mask")
+        super().__init__(napari_viewer, [
+            self.source, self.lowpass, self.suggest_button, self.threshold, self.reason, self.extension, self.edge, self.largest_only,
+            self.fill_holes, self.make_button,
+        ])  # fmt: skip
+        self.reason.native.setWordWrap(True)
+        self.native.layout().addStretch(1)
+        self._refresh, self._reload = later(30, self.show_preview), later(300, self.load)
+        for widget in (self.threshold, self.extension, self.edge, self.largest_only, self.fill_holes):
+            widget.changed.connect(lambda *_: self._refresh.start())
+        for choice in (self.source, self.lowpass):
+            choice.changed.connect(lambda *_: self._reload.start())
+        self.suggest_button.changed.connect(lambda *_: self.load(True))
+        self.make_button.changed.connect(self.make)
+        self.reset_choices()
+
+    def load(self, again: bool = False) -> None:
+        """Low-pass the map, suggest a threshold, keep a small copy for the preview."""
+        layer, low = self.source.value, float(self.lowpass.value)
+        if layer is None or (not again and self._loaded == (layer, low)):
+            return
+        if layer.metadata.get("cryotk_dock") == type(self).__name__:
+            return  # its own preview or mask
+
+        def work(step: Any) -> Any:
+            from cryotk.maps import lowpass, suggest_threshold
+            from cryotk_widgets.volume_pictures import cropped
+
+            step(0, 3)
+            volume = volume_of(layer)
+            a = float(volume.attrs["pixel_size"])
+            step(1, 3)
+            smooth = np.asarray(lowpass(volume, low).values if low else volume.values, np.float32)
+            step(2, 3)
+            return cropped(smooth, _PREVIEW), suggest_threshold(smooth, lowpass=None, pixel_size=a), a, smooth.shape[0]
+
+        def done(outcome: Any) -> None:
+            small, (level, reason), a, n = outcome
+            self._small, self._loaded = small, (layer, low)
+            self._ratio = n / small.shape[0]
+            self._voxel = a * self._ratio
+            self.threshold.enabled = False  # its changes are ours for a moment
+            low_end, top = float(np.quantile(small, 0.2)), float(small.max())
+            self.threshold.max = max(top, level)
+            self.threshold.min = min(low_end, level)
+            self.threshold.step = (self.threshold.max - self.threshold.min) / 500
+            self.threshold.value = level
+            self.threshold.enabled = True
+            self.reason.value = f"suggested {level:.4g}: {reason}"
+            self.show_preview()
+
+        self.work.run("low-passing", work, done)
+
+    def preview(self) -> np.ndarray | None:
+        """The mask on the small copy."""
+        if self._small is None:
+            return None
+        from cryotk.maps import soft_mask
+        from cryotk.maps.mask import _pieces
+
+        inside = self._small >= float(self.threshold.value)
+        if self.largest_only.value or self.fill_holes.value:
+            inside = _pieces(inside, bool(self.largest_only.value), bool(self.fill_holes.value))
+        return np.asarray(soft_mask(inside, float(self.extension.value) / self._ratio, float(self.edge.value) / self._ratio))
+
+    def show_preview(self) -> None:
+        """Put the preview over the map."""
+        mask, loaded = self.preview(), self._loaded
+        if mask is None or loaded is None:
+            return
+        at = [float(t) + n // 2 * float(s) - mask.shape[0] // 2 * self._voxel
+              for t, n, s in zip(loaded[0].translate, loaded[0].data.shape, loaded[0].scale, strict=True)]  # fmt: skip
+        if PREVIEW_NAME in self.viewer.layers:
+            layer = self.viewer.layers[PREVIEW_NAME]
+            layer.data, layer.scale, layer.translate = mask, (self._voxel,) * 3, at
+        else:
+            self.viewer.add_image(
+                mask, name=PREVIEW_NAME, scale=(self._voxel,) * 3, translate=at, units=("angstrom",) * 3, contrast_limits=(0, 1),
+                colormap="cyan", blending="additive", opacity=0.35, rendering="iso", iso_threshold=0.5, multiscale=False,
+                metadata={"cryotk": {"kind": "preview"}, "cryotk_dock": type(self).__name__},
+            )  # fmt: skip
+        share = float(mask.mean())
+        self.work.say(f"{100 * share:.1f} % of the box")
+
+    def make(self, *_: Any) -> None:
+        """Make the mask at full size."""
+        layer = self.source.value
+        settings: dict[str, Any] = {
+            "threshold": float(self.threshold.value) if self._small is not None else None, "lowpass": float(self.lowpass.value) or None,
+            "extend_px": float(self.extension.value), "soft_edge_px": float(self.edge.value), "largest_only": bool(self.largest_only.value),
+            "fill_holes": bool(self.fill_holes.value),
+        }  # fmt: skip
+
+        def work(step: Any) -> Any:
+            from cryotk.errors import DataError
+            from cryotk.maps import create_mask
+
+            if layer is None:
+                raise DataError("open a map first")
+            step(0, 2)
+            volume = volume_of(layer)
+            step(1, 2)
+            return create_mask(volume, **settings)
+
+        def done(result: Any) -> None:
+            self.result = result
+            if PREVIEW_NAME in self.viewer.layers:
+                self.viewer.layers[PREVIEW_NAME].visible = False
+            mask = volume_layer(
+                np.asarray(result.mask.values), float(result.mask.attrs["pixel_size"]), "mask", contrast_limits=(0.0, 1.0), iso_threshold=0.5,
+                colormap="cyan", blending="additive", opacity=0.35,
+            )  # fmt: skip
+            self.add(mask, layer)
+            self.work.say(f"mask made: {100 * result.fraction:.1f} % of the box; File > Save writes it")
+
+        self.work.run("making the mask", work, done)
