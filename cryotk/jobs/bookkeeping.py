@@ -117,10 +117,15 @@ def estimate_model_accuracy(
     return rotation, translation
 
 
+BASE_BYTES = 380_000_000
+"""Interpreter, libraries and compiled kernels."""
+
+
 def estimate_resources(job: Any) -> dict[str, float]:
-    """Memory and disk in bytes, time in seconds, of one iteration at the current image size (an order of magnitude)."""
+    """Peak memory of the process and disk in bytes, time in seconds, of one iteration of 2D classification at the current size."""
     from cryotk.execution.lanes import default_threads
     from cryotk.jobs.step import MAX_LANES_2D, block_size
+    from cryotk.kernels.backends import CPU
 
     s, data = job.settings, job.data
     box = data.optics[0].box_size
@@ -128,13 +133,19 @@ def estimate_resources(job: Any) -> dict[str, float]:
     size = (m.current_size if m is not None and m.current_size else min(box, int(0.14 * box) + 20)) or box
     pixels = 0.4 * size * size
     n_psi = int(np.ceil(360 / (2 * s.psi_step)))
-    block = block_size(data.n, int(pixels))
+    n_slices = 2 * s.n_classes * n_psi
+    n_coarse = round(np.pi * (s.offset_range_px / (2 * s.offset_step_px)) ** 2 + 1)
+    samples = 4 * n_coarse * n_slices
+    block = block_size(data.n, int(pixels), samples=samples)
     padded = (s.padding * size + 3) * (s.padding * size / 2 + 2)
     lanes = min(MAX_LANES_2D, -(-data.n // block))
-    tables = s.n_classes * n_psi * pixels * 4 * 7
-    memory = lanes * s.n_classes * padded * 24 + tables + min(default_threads(), lanes) * block * (box * box * 16 + pixels * 72)
-    n_offsets = np.pi * (s.offset_range_px / (2 * s.offset_step_px)) ** 2 + 1
-    flops = data.n * s.n_classes * n_psi * n_offsets * pixels * 2
+    threads = min(default_threads(), lanes)
+    tables = n_slices * pixels * 4 * (2 + 0.75)
+    # a block's images, what is made of them, the next block's; scores of the coarse pass; weights; rows to insert
+    of_thread = block * (box * box * 24 + pixels * 72 + samples * 4) + 2 * CPU.coarse_bytes + n_slices * pixels * 12
+    maps = 4 * s.n_classes * box * box * 8
+    memory = BASE_BYTES + data.n * 700 + maps + lanes * s.n_classes * padded * 24 + tables + threads * of_thread
+    flops = data.n * s.n_classes * n_psi * n_coarse * pixels * 2
     seconds = (flops / 4e10 + data.n * (box * box * 40e-9 + pixels * 100e-9)) / default_threads()
     return {
         "memory_bytes": float(memory),

@@ -198,10 +198,26 @@ class Expectation:
     """Of half-sets: one each, whose sums count; ``sums`` is then the first's."""
 
 
-def block_size(n: int, pixels: int, backend: Backend = CPU) -> int:
-    """Particles of a block: bounded memory, at least four blocks; depends only on data set, window and kind of device."""
+SAMPLE_BYTES = 128_000_000
+"""Weights of all fine samples of a block: at a random start nearly all of them count."""
+
+
+def block_size(n: int, pixels: int, backend: Backend = CPU, samples: int = 0) -> int:
+    """Particles of a block: bounded memory, at least four blocks; depends only on data set, settings and kind of device.
+
+    ``samples`` are the fine samples that one particle may have at most, where they may all count at once.
+    """
     by_memory = max(16, backend.block_bytes // (72 * max(pixels, 1)))
-    return int(max(1, min(backend.max_block, by_memory, -(-n // 4))))
+    by_samples = max(16, SAMPLE_BYTES // (4 * max(samples, 1)))
+    return int(max(1, min(backend.max_block, by_memory, by_samples, -(-n // 4))))
+
+
+def fine_samples_2d(context: StepContext) -> int:
+    """Fine samples of a particle when all of the coarse grid counts; 0 for maps, of which few count at any time."""
+    s = context.sampling
+    if context.model.is_3d or not context.settings.align:
+        return 0
+    return context.model.n_classes * s.n_psi * s.n_children * len(s.fine_offsets)
 
 
 SORTED_TOGETHER = 4096
@@ -230,7 +246,7 @@ def cut_blocks(context: StepContext) -> list[np.ndarray]:
         rows = everyone[group == g]
         if context.local:
             rows = _neighbours_together(rows, context.state.poses[rows], context.sampling_settings.symmetry)
-        per = block_size(len(everyone), int(0.4 * size * size) + 1, context.backend)
+        per = block_size(len(everyone), int(0.4 * size * size) + 1, context.backend, fine_samples_2d(context))
         out += [rows[i : i + per] for i in range(0, len(rows), per)]
     return out
 
