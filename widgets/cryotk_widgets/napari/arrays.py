@@ -69,7 +69,7 @@ class FileArray:
         return self[:].astype(dtype or np.float32, copy=False)
 
     def __repr__(self) -> str:
-        return f"<{' x '.join(map(str, self.shape))} pixels of {self.header.path}, not read yet>"
+        return f"<{' x '.join(map(str, self.shape))} pixels of {self.header.path}, read when looked at>"
 
 
 class MicrographArray:

@@ -35,7 +35,8 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
     raw = (high - low) / most
     power = 10.0 ** np.floor(np.log10(raw))
     step = power * next(m for m in (1, 2, 5, 10) if m * power >= raw * (1 - 1e-9))
-    return [float(v) for v in np.arange(np.ceil(low / step - 1e-9) * step, high + 1e-9 * step, step)]
+    first, last = int(np.ceil(low / step - 1e-9)), int(np.floor(high / step + 1e-9))
+    return [round(i * step, 12) for i in range(first, last + 1)]
 
 
 class CurvePlot(QWidget):
@@ -150,7 +151,7 @@ class CurvePlot(QWidget):
             painter.setPen(ink)
             box = QRectF(0, p.y() - line / 2, frame.left() - 5, line)
             painter.drawText(box, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter, f"{v:g}")
-        for v in ticks(x0, x1, max(2, int(frame.width() / 60))):
+        for v in ticks(x0, x1, max(2, int(frame.width() / 42))):
             p = at(v, y0)
             painter.setPen(QPen(faint, 1))
             painter.drawLine(p, at(v, y1))

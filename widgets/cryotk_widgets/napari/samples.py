@@ -11,13 +11,22 @@ from cryotk_widgets.napari.layers import LayerData, image_layer, volume_layer
 __all__ = ["half_maps", "micrograph", "noisy_half_maps", "particle_images"]
 
 
-def noisy_half_maps(box: int = 96, pixel_size: float = 2.0, seed: int = 0) -> tuple[Any, Any]:
-    """Two half-maps of a simulated tetramer: one density, blurred, with independent noise that grows with frequency.
+def noisy_half_maps(box: int = 96, pixel_size: float = 2.0, seed: int = 0, noise: float = 1.0) -> tuple[Any, Any]:
+    """Two half-maps of a simulated tetramer: one density, blurred, with independent white noise.
+
+    Parameters
+    ----------
+    box : int
+    pixel_size : float, Å
+    seed : int
+        Of molecule and noise.
+    noise : float
+        Standard deviation on the good side (small x), in that of the density.
 
     Returns
     -------
     half1, half2 : DataArray
-        (z, y, x); the noise is twice as strong on one side, so that the local resolution differs.
+        (z, y, x); the noise is three times as strong on one side, so that the local resolution differs.
     """
     from cryotk import simulate
     from cryotk.data import as_volume
@@ -25,9 +34,9 @@ def noisy_half_maps(box: int = 96, pixel_size: float = 2.0, seed: int = 0) -> tu
     density = simulate.volume(simulate.molecule(seed=seed), box, pixel_size, envelope_b_factor=120.0)
     signal = np.asarray(density.values) / float(density.values.std())
     rng = np.random.default_rng(seed)
-    side = 1.0 + 1.0 / (1.0 + np.exp(-np.asarray(density["x"]) / 12.0))
+    side = 1.0 + 2.0 / (1.0 + np.exp(-np.asarray(density["x"]) / 12.0))
     return tuple(  # type: ignore[return-value]
-        as_volume((signal + 0.35 * side * rng.standard_normal(signal.shape)).astype(np.float32), pixel_size, f"simulated half-map {i}")
+        as_volume((signal + noise * side * rng.standard_normal(signal.shape)).astype(np.float32), pixel_size, f"simulated half-map {i}")
         for i in (1, 2)
     )
 
