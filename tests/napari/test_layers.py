@@ -202,3 +202,38 @@ def test_the_manifest_names_what_exists():
     for command in c["commands"]:
         module, _, name = command["python_name"].partition(":")
         assert callable(getattr(import_module(module), name))
+
+
+def test_layers_need_neither_napari_nor_qt():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, cryotk_widgets.napari.readers, cryotk_widgets.napari.star_layers, cryotk_widgets.napari.writers, "
+        "cryotk_widgets.napari.samples; print([m for m in ('napari', 'qtpy', 'magicgui', 'PyQt6') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_an_image_of_a_lazy_stack_is_read_alone(tmp_path, blob, monkeypatch):
+    from cryotk.data import volumes
+
+    ctk.write_stack(blob, tmp_path / "s.mrcs", 2.0)
+    stack, read_rows, real = ctk.open_stack(tmp_path / "s.mrcs"), [], volumes.read_images
+
+    def counted(header, indices):
+        read_rows.extend(np.asarray(indices).tolist())
+        return real(header, indices)
+
+    monkeypatch.setattr(volumes, "read_images", counted)
+    array_layer(stack)
+    assert sorted(read_rows) == [0, 5, 11, 17, 23]
+
+
+@pytest.mark.parametrize(("low", "high", "want"), [(0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1.0]), (-0.1, 0.1, [-0.1, -0.05, 0, 0.05, 0.1]), (3, 3, [])])
+def test_ticks_are_round(low, high, want):
+    pytest.importorskip("napari")
+    from cryotk_widgets.napari.curves import ticks
+
+    got = ticks(low, high, 5)
+    assert got == pytest.approx(want) and "-0" not in [f"{v:g}" for v in got]

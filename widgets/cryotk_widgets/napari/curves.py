@@ -144,7 +144,7 @@ class CurvePlot(QWidget):
     def _axes(self, painter: QPainter, frame: QRectF, at: Callable[[float, float], QPointF],
               ranges: tuple[float, float, float, float], ink: QColor, faint: QColor, line: int) -> None:  # fmt: skip
         x0, x1, y0, y1 = ranges
-        for v in ticks(y0, y1, 5):
+        for v in ticks(y0, y1, 6):
             p = at(x0, v)
             painter.setPen(QPen(faint, 1))
             painter.drawLine(p, at(x1, v))

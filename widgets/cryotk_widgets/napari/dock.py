@@ -77,9 +77,9 @@ def file_or_none(edit: FileEdit) -> Path | None:
     return Path(text).expanduser() if text not in ("", ".") else None
 
 
-def later(milliseconds: int, function: Callable[[], None]) -> QTimer:
-    """A timer that, once started, calls when nothing restarted it for a while."""
-    timer = QTimer()
+def later(milliseconds: int, function: Callable[[], None], owner: Any) -> QTimer:
+    """A timer that, once started, calls when nothing restarted it for a while; it ends with the Qt object ``owner``."""
+    timer = QTimer(owner)
     timer.setSingleShot(True)
     timer.setInterval(milliseconds)
     timer.timeout.connect(function)

@@ -51,7 +51,7 @@ class MaskDock(Dock):
         ])  # fmt: skip
         self.reason.native.setWordWrap(True)
         self.native.layout().addStretch(1)
-        self._refresh, self._reload = later(30, self.show_preview), later(300, self.load)
+        self._refresh, self._reload = later(30, self.show_preview, self.work), later(300, self.load, self.work)
         for widget in (self.threshold, self.extension, self.edge, self.largest_only, self.fill_holes):
             widget.changed.connect(lambda *_: self._refresh.start())
         for choice in (self.source, self.lowpass):
@@ -66,7 +66,10 @@ class MaskDock(Dock):
         if layer is None or (not again and self._loaded == (layer, low)):
             return
         if layer.metadata.get("cryotk_dock") == type(self).__name__:
-            return  # its own preview or mask
+            return  # its own mask
+        if self.work.is_running:
+            self._reload.start()  # what was asked for meanwhile comes after
+            return
 
         def work(step: Any) -> Any:
             from cryotk.maps import lowpass, suggest_threshold

@@ -11,7 +11,7 @@ from cryotk_widgets.napari.layers import LayerData, image_layer, volume_layer
 __all__ = ["half_maps", "micrograph", "noisy_half_maps", "particle_images"]
 
 
-def noisy_half_maps(box: int = 96, pixel_size: float = 2.0, seed: int = 0, noise: float = 1.0) -> tuple[Any, Any]:
+def noisy_half_maps(box: int = 96, pixel_size: float = 2.0, seed: int = 0, noise: float = 0.7) -> tuple[Any, Any]:
     """Two half-maps of a simulated tetramer: one density, blurred, with independent white noise.
 
     Parameters
