@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import napari
+from cryotk_widgets.napari.samples import noisy_half_maps
 from PIL import Image
 from qtpy.QtWidgets import QApplication
 
 import cryotk as ctk
-from cryotk_widgets.napari.samples import noisy_half_maps
 
 FIGURES = Path(__file__).resolve().parent.parent / "figures"
 

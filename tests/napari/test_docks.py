@@ -47,6 +47,26 @@ def test_files_open_through_the_plugin_and_are_saved(viewer, tmp_path, halves):
     assert np.array_equal(ctk.open_volume(tmp_path / "out.mrc").values, halves[0].values)
 
 
+def test_a_512_map_is_shown_by_reading_a_few_of_its_sections(viewer, tmp_path):
+    path, section = tmp_path / "large.mrc", 4 * 512**2
+    ctk.write_volume(np.zeros((2, 512, 512), np.float32), path, 1.0)
+    raw = bytearray(path.read_bytes()[:1024])
+    raw[0:12] = raw[28:40] = np.array([512, 512, 512], "<i4").tobytes()
+    with open(path, "wb") as f:  # a hole of zeros on the disk
+        f.write(raw)
+        f.truncate(1024 + 512 * section)
+    viewer.open(str(path), plugin="cryotk")
+    [layer] = viewer.layers
+    assert layer.data.shape == (512, 512, 512)
+    opened = layer.data.bytes_read
+    assert 3 * section < opened <= 8 * section  # of 512: three for the grey limits, the others to be seen
+    viewer.dims.set_current_step(0, 100)
+    assert layer.data.bytes_read - opened == section
+    before = layer.data.bytes_read
+    viewer.window.add_plugin_dock_widget("cryotk", "Post-process")
+    assert layer.data.bytes_read == before  # a dock reads when it is told to
+
+
 @pytest.mark.parametrize("key", ["half_maps", "particles", "micrograph"])
 def test_sample_data(viewer, key):
     viewer.open_sample("cryotk", key)
