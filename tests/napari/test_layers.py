@@ -124,7 +124,9 @@ def test_particles_lie_on_their_micrographs(tmp_path):
     assert options["scale"] == image_options["scale"] == (1.0, 3.0, 3.0)
     assert options["features"]["class"].tolist() == [1, 2, 3]
     assert np.array_equal(images[1], np.asarray(FileArray(tmp_path / "b.mrc"))[0])
-    assert images[0:2, 3:5].shape == (2, 2, 60)
+    whole = np.asarray(images)
+    for key in ((slice(0, 2), slice(3, 5)), (..., 7), (1, ..., 7), ..., (np.array([1, 0]), 3), -1):
+        assert np.array_equal(images[key], whole[key])
     (tmp_path / "a.mrc").unlink(), (tmp_path / "b.mrc").unlink()
     with pytest.raises(MissingFileError, match=r"p\.star.*micrographs"):
         read(str(tmp_path / "p.star"))

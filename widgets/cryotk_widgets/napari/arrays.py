@@ -104,7 +104,11 @@ class MicrographArray:
         return len(self.files)
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        first, *rest = key if isinstance(key, tuple) else (key,)
+        keys = list(key) if isinstance(key, tuple) else [key]
+        where = next((i for i, k in enumerate(keys) if k is Ellipsis), None)
+        if where is not None:
+            keys[where : where + 1] = [slice(None)] * (4 - len(keys))
+        first, *rest = keys
         which = np.arange(len(self.files))[first]
         if np.ndim(which) == 0:
             return self.files[int(which)][(0, *rest)]

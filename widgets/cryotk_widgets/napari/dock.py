@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from magicgui.widgets import ComboBox, Container, FileEdit
+from napari.layers import Image
 from qtpy.QtCore import QTimer
 
 from cryotk_widgets.napari.layers import LayerData
@@ -44,11 +45,9 @@ class Dock(Container):
         return ComboBox(label=label, choices=self._volumes, nullable=optional, tooltip=tooltip)
 
     def _volumes(self, widget: Any) -> list[tuple[str, Any]]:
-        layers = [] if self.viewer is None else list(self.viewer.layers)
         return [
-            (layer.name, layer) for layer in layers
-            if layer.as_layer_data_tuple()[2] == "image" and layer.ndim == 3
-            and layer.metadata.get("cryotk", {}).get("kind", "volume") == "volume"
+            (layer.name, layer) for layer in self.viewer.layers
+            if isinstance(layer, Image) and layer.ndim == 3 and layer.metadata.get("cryotk", {}).get("kind", "volume") == "volume"
         ]  # fmt: skip
 
     def add(self, layer: LayerData, like: Any = None) -> Any:
