@@ -10,7 +10,7 @@ from cryotk.cli import copy_course  # noqa: E402
 NOTEBOOKS = [
     "00_quickstart.ipynb", "01_images_and_ctf.ipynb", "02_class2d.ipynb", "03_initial_model.ipynb",
     "04_class3d.ipynb", "05_refine3d.ipynb",
-    "06_masks_and_postprocessing.ipynb", "07_local_resolution.ipynb",
+    "06_masks_and_postprocessing.ipynb", "07_local_resolution.ipynb", "08_napari.ipynb",
 ]  # fmt: skip
 
 
