@@ -132,6 +132,34 @@ def test_particles_lie_on_their_micrographs(tmp_path):
         read(str(tmp_path / "p.star"))
 
 
+def test_picks_of_all_micrographs_and_lists_of_them(tmp_path):
+    rng = np.random.default_rng(1)
+    for name in "ab":
+        ctk.write_stack(rng.standard_normal((1, 40, 60)).astype(np.float32), tmp_path / f"{name}.mrc", 3.0)
+    for name, rows in (("a", "1 2 0.5\n"), ("b", "3 4 0.25\n5 6 0.75\n")):
+        labels = "_rlnCoordinateX #1\n_rlnCoordinateY #2\n_rlnAutopickFigureOfMerit #3\n"
+        (tmp_path / f"{name}_pick.star").write_text(f"data_\n\nloop_\n{labels}{rows}\n")
+    rows = "b.mrc b_pick.star\ngone.mrc gone_pick.star\na.mrc a_pick.star\n"
+    (tmp_path / "autopick.star").write_text(
+        f"data_coordinate_files\n\nloop_\n_rlnMicrographName #1\n_rlnMicrographCoordinates #2\n{rows}\n"
+    )
+    (images, _, _), (points, options, _) = read(str(tmp_path / "autopick.star"))
+    assert images.shape == (2, 40, 60) and points.tolist() == [[1, 4, 3], [1, 6, 5], [0, 2, 1]]
+    assert options["features"]["figure of merit"].tolist() == [0.25, 0.75, 0.5]
+    (tmp_path / "micrographs.star").write_text("data_micrographs\n\nloop_\n_rlnMicrographName #1\nb.mrc\na.mrc\n\n")
+    [(images, options, _)] = read(str(tmp_path / "micrographs.star"))
+    assert np.array_equal(images[0], np.asarray(FileArray(tmp_path / "b.mrc"))[0]) and options["scale"] == (1.0, 3.0, 3.0)
+    (tmp_path / "a_pick.star").unlink(), (tmp_path / "b_pick.star").unlink()
+    with pytest.raises(MissingFileError, match="coordinates"):
+        read(str(tmp_path / "autopick.star"))
+
+
+def test_particles_without_anything_say_so(tmp_path):
+    (tmp_path / "p.star").write_text("data_\n\nloop_\n_rlnImageName #1\n_rlnDetectorPixelSize #2\n_rlnMagnification #3\n1@gone.mrcs 5 10000\n\n")
+    with pytest.raises(MissingFileError, match=r"gone\.mrcs|its images"):
+        read(str(tmp_path / "p.star"))
+
+
 def test_a_pick_file_without_names_finds_its_micrograph(shared):
     (image, _, _), (points, options, _) = read(
         str(shared / "data" / "micrograph_k2" / "Ucsf_stack_1142_DW_autopick.star")

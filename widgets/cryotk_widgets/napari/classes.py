@@ -196,7 +196,7 @@ def _write_particles(iteration: Any, classes: list[int], target: Path) -> int:
         source = iteration.assignments.attrs.get("source")
         if not source:
             raise SettingsError("this iteration has no _data.star beside it: nothing says which particle is in which class")
-        particles = open_particles(source)
+        particles = open_particles(source, images=False)
     keep = np.nonzero(np.isin(iteration.assignments["class_number"].values, classes))[0]
     if not len(keep):
         raise SettingsError("no particle is in the chosen classes")

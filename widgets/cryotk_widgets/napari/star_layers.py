@@ -1,8 +1,9 @@
-"""STAR files of RELION as layers: picks on their micrographs, particle images, classes, a post-process."""
+"""STAR files of RELION as layers: picks and particles on their micrographs, particle images, classes, a post-process."""
 
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ _FEATURES = {
 def star_layers(path: str | os.PathLike[str]) -> list[LayerData]:
     """Layers of a STAR file of RELION.
 
-    Particles with coordinates become points on their micrographs where these are found, otherwise a stack of images; a
+    Particles with coordinates become points on their micrographs where these are found, otherwise a stack of images; an
+    ``autopick.star`` of RELION 4 and 5 the picks of all its micrographs, a list of micrographs these; a
     ``_model.star`` (or its ``_optimiser.star``) its classes; a ``postprocess.star`` the sharpened map, the mask and the half-maps.
 
     Raises
@@ -36,8 +38,8 @@ def star_layers(path: str | os.PathLike[str]) -> list[LayerData]:
     p = Path(path)
     if p.name.endswith("_optimiser.star"):
         p = p.with_name(p.name.replace("_optimiser.star", "_model.star"))
-        if not p.exists():  # two half-sets
-            p = p.with_name(p.name.replace("_model.star", "_half1_model.star"))
+        half = p.with_name(p.name.replace("_model.star", "_half1_model.star"))
+        p = half if half.exists() and not p.exists() else p
     blocks = read_star(p)
     if "model_classes" in blocks:
         return class_layers(p, blocks["model_classes"], blocks.get("model_general"))
@@ -46,9 +48,14 @@ def star_layers(path: str | os.PathLike[str]) -> list[LayerData]:
     for block in blocks.values():
         if "rlnCoordinateX" in block or "rlnImageName" in block:
             return particle_layers(p, block)
+    if "coordinate_files" in blocks:
+        return particle_layers(p, _all_picks(p, blocks["coordinate_files"]))
+    for block in blocks.values():
+        if block.is_loop and "rlnMicrographName" in block:
+            return _micrograph_layers(p, block)
     raise FileFormatError(
-        f"{path} holds {', '.join(f'data_{name}' for name in blocks) or 'nothing'}; napari can show files of particles or coordinates, "
-        "_model.star and postprocess.star"
+        f"{path} holds {', '.join(f'data_{name}' for name in blocks) or 'nothing'}; napari can show files of particles, coordinates or "
+        "micrographs, _model.star and postprocess.star"
     )
 
 
@@ -60,6 +67,35 @@ def _micrographs(path: Path, block: StarBlock) -> tuple[np.ndarray, list[Path | 
     stems = [path.stem[:i] for i in range(len(path.stem), 0, -1) if path.stem[i - 1 : i] != "_" and path.stem[i : i + 1] in ("", "_")]
     beside = next((path.with_name(s + ".mrc") for s in stems if path.with_name(s + ".mrc").is_file()), None)
     return np.zeros(len(block), int), [beside]
+
+
+def _all_picks(path: Path, listed: StarBlock) -> StarBlock:
+    """Coordinates of all pick files that are there, each row with its micrograph."""
+    parts: list[StarBlock] = []
+    names: list[str] = []
+    pairs = zip(np.asarray(listed["rlnMicrographName"]).astype(str), np.asarray(listed["rlnMicrographCoordinates"]).astype(str), strict=True)
+    for name, file in pairs:
+        found = find_near(str(file), path.parent)
+        block = None if found is None else next((b for b in read_star(found).values() if "rlnCoordinateX" in b), None)
+        if block is not None:
+            parts.append(block)
+            names += [str(name)] * len(block)
+    if not parts:
+        raise MissingFileError(f"{path}: none of its files of coordinates is there; open it in the project where it was made")
+    shared = [label for label in parts[0].columns if all(label in part for part in parts) and label != "rlnMicrographName"]
+    columns = {label: np.concatenate([np.atleast_1d(part[label]) for part in parts]) for label in shared}
+    return StarBlock("picks", columns | {"rlnMicrographName": np.array(names)})
+
+
+def _micrograph_layers(path: Path, block: StarBlock) -> list[LayerData]:
+    files = [find_near(str(n), path.parent) for n in np.asarray(block["rlnMicrographName"]).astype(str)]
+    found = [f for f in files if f is not None]
+    if not found:
+        raise MissingFileError(f"{path}: none of its micrographs is there; open it in the project where it was made")
+    array = MicrographArray(found)
+    layer = image_layer(array, array.files[0].header.pixel_size or 1.0, f"{path.name} ({len(found)})", str(path))
+    layer[1]["metadata"]["cryotk"]["files"] = [str(f) for f in found]
+    return [layer]
 
 
 def particle_layers(path: Path, block: StarBlock) -> list[LayerData]:
@@ -88,7 +124,11 @@ def particle_layers(path: Path, block: StarBlock) -> list[LayerData]:
         )
     from cryotk.data import open_particles
 
-    particles = open_particles(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a missing stack is an error here
+        particles = open_particles(path)
+    if "images" not in particles and "box_size" not in particles:
+        raise MissingFileError(f"{path}: neither its micrographs nor its images are there; open it in the project where it was made")
     if "images" not in particles:
         raise FileFormatError(f"{path}: its optics groups have different boxes; open one with open_particles(...).cryo.group(name)")
     group = np.searchsorted(particles["optics"].values, particles["optics_group"].values[:1])
