@@ -1,7 +1,8 @@
 """Pictures of the napari docks at work: ``python docs/gallery/make_napari.py [--halves HALF1 HALF2] [--model MODEL.star]``.
 
-Writes ``docs/figures/napari_*.png``. Needs the napari extra and a screen (``xvfb-run -s "-screen 0 1400x900x24 +extension GLX" python …``); in
-software, a picture in 3D takes minutes. Without files the half-maps are simulated, and the class viewer is left out.
+Writes ``docs/figures/napari_*.png``. Needs the napari extra and a screen
+(``xvfb-run -s "-screen 0 1400x900x24 +extension GLX" python …``); in software, a picture in 3D takes minutes.
+Without files the half-maps are simulated, and the class viewer is left out.
 """
 
 from __future__ import annotations

@@ -36,7 +36,8 @@ class FileArray:
         self.header = read_header(path)
         if self.header.images_present < self.header.shape[0]:
             raise DataError(
-                f"{path} holds {self.header.images_present} of the {self.header.shape[0]} sections its header promises; copy it again"
+                f"{path} holds {self.header.images_present} of the {self.header.shape[0]} sections its header promises; "
+                "copy it again"
             )
         columns, rows, sections = (axis - 1 for axis in self.header.axes)
         stored = {sections: 0, rows: 1, columns: 2}

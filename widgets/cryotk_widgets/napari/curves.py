@@ -100,11 +100,15 @@ class CurvePlot(QWidget):
         font.setPointSizeF(8.5)
         painter.setFont(font)
         line = painter.fontMetrics().height()
-        frame = QRectF(46, 8 + line * self._legend_rows(), self.width() - 58, self.height() - 2 * line - 16 - line * self._legend_rows())
+        frame = QRectF(
+            46, 8 + line * self._legend_rows(), self.width() - 58, self.height() - 2 * line - 16 - line * self._legend_rows()
+        )
         x0, x1, y0, y1 = self.ranges()
 
         def at(x: float, y: float) -> QPointF:
-            return QPointF(frame.left() + (x - x0) / (x1 - x0) * frame.width(), frame.bottom() - (y - y0) / (y1 - y0) * frame.height())
+            return QPointF(
+                frame.left() + (x - x0) / (x1 - x0) * frame.width(), frame.bottom() - (y - y0) / (y1 - y0) * frame.height()
+            )
 
         self._axes(painter, frame, at, (x0, x1, y0, y1), ink, faint, line)
         painter.save()
@@ -178,7 +182,9 @@ class CurvePlot(QWidget):
             painter.setBrush(colour)
             width = float(curve.x[1] - curve.x[0]) if len(curve.x) > 1 else 1.0
             for x, y in zip(curve.x[good].tolist(), curve.y[good].tolist(), strict=True):
-                painter.drawPolygon(QPolygonF([at(x - width / 2, 0), at(x - width / 2, y), at(x + width / 2, y), at(x + width / 2, 0)]))
+                painter.drawPolygon(
+                    QPolygonF([at(x - width / 2, 0), at(x - width / 2, y), at(x + width / 2, y), at(x + width / 2, 0)])
+                )
             return
         path, down = QPainterPath(), False
         for x, y, ok in zip(curve.x.tolist(), curve.y.tolist(), good.tolist(), strict=True):

@@ -51,7 +51,7 @@ class Dock(Container):
         ]  # fmt: skip
 
     def add(self, layer: LayerData, like: Any = None) -> Any:
-        """Add a layer, in the place of the one that this dock added before under its name.
+        """Add a layer instead of the one that this dock added before under its name, looking alike.
 
         Parameters
         ----------
@@ -66,7 +66,9 @@ class Dock(Container):
             options["translate"] = tuple(like.translate)
         name = options["name"]
         if name in self.viewer.layers and self.viewer.layers[name].metadata.get("cryotk_dock") == type(self).__name__:
-            self.viewer.layers.remove(name)
+            before = self.viewer.layers[name]
+            options |= {"visible": before.visible, "opacity": before.opacity, "colormap": before.colormap}
+            self.viewer.layers.remove(before)
         return getattr(self.viewer, f"add_{kind}")(data, **options)
 
 

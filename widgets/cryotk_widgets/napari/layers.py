@@ -125,7 +125,7 @@ def file_layer(path: str | os.PathLike[str], **changes: Any) -> LayerData:
     Parameters
     ----------
     path : path
-        ``.mrcs`` is a stack; of ``.mrc`` and ``.map`` a single section is a micrograph, a cube or what the header calls so a volume.
+        ``.mrcs`` is a stack; of ``.mrc`` and ``.map`` one section is a micrograph, a cube or what the header calls so a volume.
     **changes
         Of napari's ``add_image``.
     """

@@ -77,7 +77,9 @@ class LocalResolutionDock(Dock):
         self.inside = CheckBox(label="", text="only inside the mask")
         self.sampling = FloatSpinBox(label="sampling (Å)", min=2, max=200, step=1, value=25, tooltip="distance of the windows")
         self.worst = FloatSpinBox(label="worst (Å)", min=5, max=200, step=1, value=50)
-        self.b_factor = FloatSpinBox(label="B-factor (Å²)", min=-1000, max=0, step=10, value=0, tooltip="negative sharpens; 0: none")
+        self.b_factor = FloatSpinBox(
+            label="B-factor (Å²)", min=-1000, max=0, step=10, value=0, tooltip="negative sharpens; 0: none"
+        )
         self.mtf = FileEdit(label="MTF", mode=FileDialogMode.EXISTING_FILE, filter="*.star", nullable=True, value=None)
         self.run_button = PushButton(text="Local resolution")
         super().__init__(napari_viewer, [

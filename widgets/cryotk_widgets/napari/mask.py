@@ -46,8 +46,8 @@ class MaskDock(Dock):
         self.fill_holes = CheckBox(label="", text="fill holes")
         self.suggest_button, self.make_button = PushButton(text="Suggest a threshold"), PushButton(text="Make mask")
         super().__init__(napari_viewer, [
-            self.source, self.lowpass, self.suggest_button, self.threshold, self.reason, self.extension, self.edge, self.largest_only,
-            self.fill_holes, self.make_button,
+            self.source, self.lowpass, self.suggest_button, self.threshold, self.reason, self.extension, self.edge,
+            self.largest_only, self.fill_holes, self.make_button,
         ])  # fmt: skip
         self.reason.native.setWordWrap(True)
         self.native.layout().addStretch(1)
@@ -135,8 +135,9 @@ class MaskDock(Dock):
         """Make the mask at full size."""
         layer = self.source.value
         settings: dict[str, Any] = {
-            "threshold": float(self.threshold.value) if self._small is not None else None, "lowpass": float(self.lowpass.value) or None,
-            "extend_px": float(self.extension.value), "soft_edge_px": float(self.edge.value), "largest_only": bool(self.largest_only.value),
+            "threshold": None if self._small is None else float(self.threshold.value),
+            "lowpass": float(self.lowpass.value) or None, "extend_px": float(self.extension.value),
+            "soft_edge_px": float(self.edge.value), "largest_only": bool(self.largest_only.value),
             "fill_holes": bool(self.fill_holes.value),
         }  # fmt: skip
 
@@ -156,8 +157,8 @@ class MaskDock(Dock):
             if PREVIEW_NAME in self.viewer.layers:
                 self.viewer.layers[PREVIEW_NAME].visible = False
             mask = volume_layer(
-                np.asarray(result.mask.values), float(result.mask.attrs["pixel_size"]), "mask", contrast_limits=(0.0, 1.0), iso_threshold=0.5,
-                colormap="cyan", blending="additive", opacity=0.35,
+                np.asarray(result.mask.values), float(result.mask.attrs["pixel_size"]), "mask", contrast_limits=(0.0, 1.0),
+                iso_threshold=0.5, colormap="cyan", blending="additive", opacity=0.35,
             )  # fmt: skip
             self.add(mask, layer)
             self.work.say(f"mask made: {100 * result.fraction:.1f} % of the box; File > Save writes it")

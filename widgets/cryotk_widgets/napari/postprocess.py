@@ -63,7 +63,10 @@ class PostprocessDock(Dock):
         self.b_factor = FloatSlider(label="B-factor (Å²)", min=-400, max=0, value=0, enabled=False, tooltip="negative sharpens")
         self.lowpass = FloatSpinBox(label="low-pass (Å)", min=0, max=100, step=0.5, value=0, tooltip="0: none")
         self.mtf = FileEdit(label="MTF", mode=FileDialogMode.EXISTING_FILE, filter="*.star", nullable=True, value=None)
-        self.run_button, self.again_button = PushButton(text="Post-process"), PushButton(text="Sharpen with this B-factor", enabled=False)
+        self.run_button, self.again_button = (
+            PushButton(text="Post-process"),
+            PushButton(text="Sharpen with this B-factor", enabled=False),
+        )
         self.save_to = FileEdit(label="save to", mode=FileDialogMode.EXISTING_DIRECTORY, nullable=True, value=None)
         self.save_button = PushButton(text="Save RELION's files", enabled=False)
         super().__init__(napari_viewer, [
@@ -101,8 +104,8 @@ class PostprocessDock(Dock):
 
         one, two, mask = self.half1.value, self.half2.value, self.mask.value
         settings: dict[str, Any] = {
-            "auto_b_factor": bool(self.auto_b_factor.value), "lowpass": float(self.lowpass.value) or None, "mtf": file_or_none(self.mtf),
-            "b_factor": None if self.auto_b_factor.value else float(self.b_factor.value),
+            "auto_b_factor": bool(self.auto_b_factor.value), "lowpass": float(self.lowpass.value) or None,
+            "mtf": file_or_none(self.mtf), "b_factor": None if self.auto_b_factor.value else float(self.b_factor.value),
         }  # fmt: skip
 
         def work(step: Any) -> Any:
@@ -131,7 +134,9 @@ class PostprocessDock(Dock):
         self.b_factor.min = min(-400.0, 2 * result.b_factor)
         self.b_factor.value = min(0.0, result.b_factor)
         self.b_factor.enabled = self.again_button.enabled = self.save_button.enabled = True
-        mark = (1 / result.resolution, f"{result.resolution:.2f} Å") if np.isfinite(result.resolution) and result.resolution else None
+        mark = (
+            (1 / result.resolution, f"{result.resolution:.2f} Å") if np.isfinite(result.resolution) and result.resolution else None
+        )
         self.fsc_plot.show_curves(fsc_curves(result.fsc), level=0.143, mark=mark, y_range=(-0.1, 1.03))
         self.guinier_plot.show_curves(guinier_curves(result.guinier))
 
@@ -158,6 +163,7 @@ class PostprocessDock(Dock):
         if folder is None:
             self.work.say("choose a folder to save to", error=True)
         elif result is not None:
+
             def done(path: Path) -> None:
                 self.work.say(f"written: {path}")
 

@@ -36,7 +36,7 @@ def noisy_half_maps(box: int = 96, pixel_size: float = 2.0, seed: int = 0, noise
     rng = np.random.default_rng(seed)
     side = 1.0 + 2.0 / (1.0 + np.exp(-np.asarray(density["x"]) / 12.0))
     return tuple(  # type: ignore[return-value]
-        as_volume((signal + noise * side * rng.standard_normal(signal.shape)).astype(np.float32), pixel_size, f"simulated half-map {i}")
+        as_volume((signal + noise * side * rng.standard_normal(signal.shape)).astype(np.float32), pixel_size, f"half-map {i}")
         for i in (1, 2)
     )
 
@@ -84,7 +84,7 @@ def micrograph(size: int = 1024, seed: int = 0) -> list[LayerData]:
         window += fade * image
     picture = image_layer(field, 3.5, "micrograph (simulated)", "simulated")
     options = {
-        "name": f"particles ({len(spots)})", "scale": (3.5, 3.5), "units": ("angstrom",) * 2, "size": 52, "face_color": "transparent",
-        "border_color": "#56b4e9", "border_width": 0.08, "metadata": {"cryotk": {"kind": "particles"}},
+        "name": f"particles ({len(spots)})", "scale": (3.5, 3.5), "units": ("angstrom",) * 2, "size": 52,
+        "face_color": "transparent", "border_color": "#56b4e9", "border_width": 0.08, "metadata": {"cryotk": {"kind": "particles"}},
     }  # fmt: skip
     return [picture, (spots.astype(float), options, "points")]

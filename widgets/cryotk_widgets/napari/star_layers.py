@@ -18,8 +18,8 @@ from cryotk_widgets.napari.layers import LayerData, file_layer, image_layer, vol
 __all__ = ["class_layers", "particle_layers", "postprocess_layers", "star_layers"]
 
 _FEATURES = {
-    "rlnClassNumber": "class", "rlnAutopickFigureOfMerit": "figure of merit", "rlnDefocusU": "defocus (Å)", "rlnRandomSubset": "half",
-    "rlnMaxValueProbDistribution": "probability", "rlnAnglePsi": "psi (degree)",
+    "rlnClassNumber": "class", "rlnAutopickFigureOfMerit": "figure of merit", "rlnDefocusU": "defocus (Å)",
+    "rlnRandomSubset": "half", "rlnMaxValueProbDistribution": "probability", "rlnAnglePsi": "psi (degree)",
 }  # fmt: skip
 
 
@@ -54,8 +54,8 @@ def star_layers(path: str | os.PathLike[str]) -> list[LayerData]:
         if block.is_loop and "rlnMicrographName" in block:
             return _micrograph_layers(p, block)
     raise FileFormatError(
-        f"{path} holds {', '.join(f'data_{name}' for name in blocks) or 'nothing'}; napari can show files of particles, coordinates or "
-        "micrographs, _model.star and postprocess.star"
+        f"{path} holds {', '.join(f'data_{name}' for name in blocks) or 'nothing'}; napari can show files of particles, coordinates "
+        "or micrographs, _model.star and postprocess.star"
     )
 
 
@@ -64,7 +64,9 @@ def _micrographs(path: Path, block: StarBlock) -> tuple[np.ndarray, list[Path | 
     if "rlnMicrographName" in block:
         names, number = np.unique(np.asarray(block["rlnMicrographName"]).astype(str), return_inverse=True)
         return number, [find_near(str(n), path.parent) for n in names]
-    stems = [path.stem[:i] for i in range(len(path.stem), 0, -1) if path.stem[i - 1 : i] != "_" and path.stem[i : i + 1] in ("", "_")]
+    stems = [
+        path.stem[:i] for i in range(len(path.stem), 0, -1) if path.stem[i - 1 : i] != "_" and path.stem[i : i + 1] in ("", "_")
+    ]
     beside = next((path.with_name(s + ".mrc") for s in stems if path.with_name(s + ".mrc").is_file()), None)
     return np.zeros(len(block), int), [beside]
 
@@ -73,7 +75,9 @@ def _all_picks(path: Path, listed: StarBlock) -> StarBlock:
     """Coordinates of all pick files that are there, each row with its micrograph."""
     parts: list[StarBlock] = []
     names: list[str] = []
-    pairs = zip(np.asarray(listed["rlnMicrographName"]).astype(str), np.asarray(listed["rlnMicrographCoordinates"]).astype(str), strict=True)
+    pairs = zip(
+        np.asarray(listed["rlnMicrographName"]).astype(str), np.asarray(listed["rlnMicrographCoordinates"]).astype(str), strict=True
+    )
     for name, file in pairs:
         found = find_near(str(file), path.parent)
         block = None if found is None else next((b for b in read_star(found).values() if "rlnCoordinateX" in b), None)
@@ -120,7 +124,7 @@ def particle_layers(path: Path, block: StarBlock) -> list[LayerData]:
             return _points(path, block, number, files)
     if "rlnImageName" not in block:
         raise MissingFileError(
-            f"{path}: the micrographs of its coordinates are not in its folder or any above it; open the file where RELION was run"
+            f"{path}: the micrographs of its coordinates are not in its folder or any above it; open it in the project"
         )
     from cryotk.data import open_particles
 
@@ -128,12 +132,18 @@ def particle_layers(path: Path, block: StarBlock) -> list[LayerData]:
         warnings.simplefilter("ignore")  # a missing stack is an error here
         particles = open_particles(path)
     if "images" not in particles and "box_size" not in particles:
-        raise MissingFileError(f"{path}: neither its micrographs nor its images are there; open it in the project where it was made")
+        raise MissingFileError(
+            f"{path}: neither its micrographs nor its images are there; open it in the project where it was made"
+        )
     if "images" not in particles:
         raise FileFormatError(f"{path}: its optics groups have different boxes; open one with open_particles(...).cryo.group(name)")
     group = np.searchsorted(particles["optics"].values, particles["optics_group"].values[:1])
     a = float(particles["pixel_size"].values[group][0])
-    features = {label: particles[name].values for name, label in (("class_number", "class"), ("defocus_u", "defocus (Å)")) if name in particles}
+    features = {
+        label: particles[name].values
+        for name, label in (("class_number", "class"), ("defocus_u", "defocus (Å)"))
+        if name in particles
+    }
     layer = image_layer(particles["images"].data, a, path.name, str(path))
     layer[1]["metadata"]["cryotk"]["particles"] = features
     return [layer]
@@ -198,7 +208,9 @@ def class_layers(path: Path, classes: StarBlock, general: StarBlock | None = Non
             continue
         array, header = open_pixels(file)
         text = f"class {i + 1}: {100 * share[i]:.1f} %" + (f", {resolution[i]:.1f} Å" if 0 < resolution[i] < 900 else "")
-        out.append(volume_layer(array, stated or header.pixel_size or 1.0, text, str(file), visible=bool(i == int(np.argmax(share)))))
+        out.append(
+            volume_layer(array, stated or header.pixel_size or 1.0, text, str(file), visible=bool(i == int(np.argmax(share))))
+        )
     if not out:
         raise MissingFileError(f"{path}: none of its maps is there (first: {names[0]})")
     if not any(options["visible"] for _, options, _ in out):
