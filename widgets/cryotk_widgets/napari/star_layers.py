@@ -54,8 +54,8 @@ def star_layers(path: str | os.PathLike[str]) -> list[LayerData]:
         if block.is_loop and "rlnMicrographName" in block:
             return _micrograph_layers(p, block)
     raise FileFormatError(
-        f"{path} holds {', '.join(f'data_{name}' for name in blocks) or 'nothing'}; napari can show files of particles, coordinates "
-        "or micrographs, _model.star and postprocess.star"
+        f"{path} holds {', '.join(f'data_{name}' for name in blocks) or 'nothing'}; napari can show files of particles, "
+        "coordinates or micrographs, _model.star and postprocess.star"
     )
 
 
