@@ -5,9 +5,12 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-_jit = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
+# see shift_grid.py
+_inline = numba.njit(
+    nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy", inline="always"
+)
 
-@_jit
+@_inline
 def conjugate_product(out_r, out_i, ar, ai, br, bi):
     """``out = a conj(b)``."""
     for p in range(out_r.shape[0]):
@@ -16,7 +19,7 @@ def conjugate_product(out_r, out_i, ar, ai, br, bi):
         out_i[p] = ai[p] * br[p] - ar[p] * bi[p]
 
 
-@_jit
+@_inline
 def weighted_power(w, ar, ai):
     total = np.float32(0.0)
     for p in range(w.shape[0]):

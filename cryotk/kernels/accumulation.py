@@ -12,6 +12,10 @@ import numpy as np
 from cryotk.kernels.shift_grid import LANES, pays, shift_sums
 
 _jit = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
+# see shift_grid.py
+_inline = numba.njit(
+    nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy", inline="always"
+)
 
 
 def accumulate_numpy(data, data_weight, masked, model_ctf, image_start, slices, ramps, parent_start, parent_slot, parent_class,
@@ -95,7 +99,7 @@ def accumulate_numpy(data, data_weight, masked, model_ctf, image_start, slices, 
 # Short loops over few arrays: the compiler proves these free of overlap and uses vector instructions.
 
 
-@_jit
+@_inline
 def _add_product(out_r, out_i, ar, ai, br, bi):
     for p in range(out_r.shape[0]):
         out_r[p] += ar[p] * br[p] - ai[p] * bi[p]
@@ -103,7 +107,7 @@ def _add_product(out_r, out_i, ar, ai, br, bi):
         out_i[p] += ar[p] * bi[p] + ai[p] * br[p]
 
 
-@_jit
+@_inline
 def _add_conjugate_product(out_r, out_i, ar, ai, br, bi):
     for p in range(out_r.shape[0]):
         out_r[p] += ar[p] * br[p] + ai[p] * bi[p]
@@ -111,19 +115,19 @@ def _add_conjugate_product(out_r, out_i, ar, ai, br, bi):
         out_i[p] += ai[p] * br[p] - ar[p] * bi[p]
 
 
-@_jit
+@_inline
 def _add_scaled(out, factor, a):
     for p in range(out.shape[0]):
         out[p] += factor * a[p]
 
 
-@_jit
+@_inline
 def _add_power(out, factor, ar, ai):
     for p in range(out.shape[0]):
         out[p] += factor * (ar[p] * ar[p] + ai[p] * ai[p])
 
 
-@_jit
+@_inline
 def _ramp_sums(weights, offset_start, offsets, low, high, n_children, n_over, grid, cells, table, lane_sums, marginal, out):
     """``sum_t w E_t`` of every child of some parents, without the ramp of the grid's centre: (LANES, 2 P).
 
@@ -151,7 +155,7 @@ def _ramp_sums(weights, offset_start, offsets, low, high, n_children, n_over, gr
     shift_sums(table, grid, out)
 
 
-@_jit
+@_inline
 def _many_positive(weights, first, last, parent_class, n_children):
     """Whether tables of all shifts pay, class by class, for samples with weight of some parents."""
     n_positive = 0
@@ -167,7 +171,7 @@ def _many_positive(weights, first, last, parent_class, n_children):
     return pays(n_chunks * LANES, 1, n_positive) and n_children <= LANES
 
 
-@_jit
+@_inline
 def _end_of_class(parent_class, a):
     end = a
     while end < parent_class.shape[0] and parent_class[end] == parent_class[a]:

@@ -15,6 +15,10 @@ from cryotk.kernels._ragged import conjugate_product, weighted_power
 from cryotk.kernels.shift_grid import LANES, pays, shift_scores
 
 _jit = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
+# see shift_grid.py
+_inline = numba.njit(
+    nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy", inline="always"
+)
 
 
 def ragged_scores_numpy(images, self_weights, slices, ramps, parent_start, parent_slot, parent_prior, parent_class,
@@ -57,7 +61,7 @@ def ragged_scores_numpy(images, self_weights, slices, ramps, parent_start, paren
             position += len(shifts)
 
 
-@_jit
+@_inline
 def _many_shifts(i, yr, yi, w, slices, begin, end, parent_slot, parent_prior, parent_class, offset_start, offsets, n_over,
                  log_prior_offset, out, grid):
     """Scores of one image from tables of all shifts, LANES fine orientations at a time."""

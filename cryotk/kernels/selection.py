@@ -17,6 +17,10 @@ from cryotk.kernels.significance import (
 )
 
 _jit = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
+# see shift_grid.py
+_inline = numba.njit(
+    nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy", inline="always"
+)
 
 
 def _lists_numpy(chosen):
@@ -112,7 +116,7 @@ def _grown(array, n):
     return longer
 
 
-@_jit
+@_inline
 def _coarse_scores(even, odd, self_term, log_prior_orientation, log_prior_offset, n_psi, halved, block_class, scores):
     """Scores of one image (T, R) from its cross terms."""
     n_offsets, n_columns = even.shape

@@ -21,7 +21,11 @@ __all__ = ["LANES", "ShiftGrid", "make_shift_grid", "pays", "shift_scores", "shi
 LANES = 64
 """Rows done together. Their tables stay in the second-level cache."""
 
-_jit = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
+# Part of the kernels that call them, instruction for instruction: a function of its own that two cached kernels bring along is
+# taken from whichever was loaded first, and their sums may differ in the last bit.
+_inline = numba.njit(
+    nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy", inline="always"
+)
 
 
 class ShiftGrid(NamedTuple):
@@ -90,14 +94,14 @@ def make_shift_grid(kx: np.ndarray, ky: np.ndarray, shifts: np.ndarray, box: int
     )
 
 
-@_jit
+@_inline
 def pays(n_parents, n_children, n_samples):
     """Whether a table of all shifts is cheaper than a dot product for each of ``n_samples`` fine samples."""
     n_chunks = (n_parents * n_children + LANES - 1) // LANES
     return n_children <= LANES and n_samples > 32 * LANES * n_chunks
 
 
-@_jit
+@_inline
 def _sum_and_difference(total, difference, a, b):
     for r in range(a.shape[0]):
         total[r] = a[r] + b[r]
@@ -105,7 +109,7 @@ def _sum_and_difference(total, difference, a, b):
         difference[r] = a[r] - b[r]
 
 
-@_jit
+@_inline
 def _fold(products, u, v, sum_r, difference_i, sum_i, difference_r):
     """Sum and difference of pixels u and v (one may be missing) of (LANES, 2 P) products."""
     lanes, n_pixels = products.shape[0], products.shape[1] // 2
@@ -126,7 +130,7 @@ def _fold(products, u, v, sum_r, difference_i, sum_i, difference_r):
             difference_i[r] = sign * products[r, n_pixels + p]
 
 
-@_jit
+@_inline
 def shift_scores(products, grid, out):
     """``Re sum_p Z_p conj(E_tp)`` of LANES products with every shift of a grid.
 
@@ -166,7 +170,7 @@ def shift_scores(products, grid, out):
         _sum_and_difference(out[1, b].reshape(width), out[0, b].reshape(width), cosines[b], sines[b])
 
 
-@_jit
+@_inline
 def shift_sums(weights, grid, out):
     """``sum_t w_t E_tp`` of LANES sets of weights over the shifts of a grid.
 

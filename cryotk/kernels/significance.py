@@ -16,6 +16,10 @@ SCORE_RANGE = 32.0
 N_BINS = 2048
 
 _jit = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
+# see shift_grid.py
+_inline = numba.njit(
+    nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy", inline="always"
+)
 
 
 def significance_threshold_numpy(scores: np.ndarray, fraction: float, max_significant: int = 0) -> tuple[float, int, float, float]:
@@ -49,7 +53,7 @@ def significance_threshold_numpy(scores: np.ndarray, fraction: float, max_signif
     return float(scores[order[count - 1]]), count, float(best), float(total)
 
 
-@_jit
+@_inline
 def relative_weights(scores, best, out):
     """``out = exp(scores - best)``, to 2e-7 of each; vector instructions all through. Scores below ``best - 87`` give 1e-38."""
     n = scores.shape[0]
@@ -73,7 +77,7 @@ def relative_weights(scores, best, out):
         out[i] *= two_to_k[i]
 
 
-@_jit
+@_inline
 def largest(scores):
     """The largest score; NaN is passed over."""
     best = np.float32(-np.inf)
@@ -82,7 +86,7 @@ def largest(scores):
     return best
 
 
-@_jit
+@_inline
 def _cut(scores, weights, target, running, count, limit, lowest, highest):
     """Go on from ``running`` over scores in [lowest, highest] from the top until the sum exceeds the target."""
     n = scores.shape[0]
@@ -115,7 +119,7 @@ def significance_threshold(scores, fraction, max_significant):
     return weigh_and_cut(scores, fraction, max_significant, weights)
 
 
-@_jit
+@_inline
 def weigh_and_cut(scores, fraction, max_significant, weights):
     """As :func:`significance_threshold`, and leave ``exp(score - best)`` in ``weights``."""
     n = scores.shape[0]
