@@ -20,7 +20,7 @@ pytestmark = [
 def halves():
     from cryotk_widgets.napari.samples import noisy_half_maps
 
-    return noisy_half_maps(64, 3.0)
+    return noisy_half_maps(64, 3.0, noise=0.35)
 
 
 @pytest.fixture
