@@ -146,7 +146,7 @@ def estimate_resources(job: Any) -> dict[str, float]:
     maps = 4 * s.n_classes * box * box * 8
     memory = BASE_BYTES + data.n * 700 + maps + lanes * s.n_classes * padded * 24 + tables + threads * of_thread
     flops = data.n * s.n_classes * n_psi * n_coarse * pixels * 2
-    seconds = (flops / 4e10 + data.n * (box * box * 40e-9 + pixels * 100e-9)) / default_threads()
+    seconds = (flops / 8e10 + data.n * (box * box * 40e-9 + pixels * 100e-9)) / default_threads()
     return {
         "memory_bytes": float(memory),
         "disk_bytes_per_iteration": float(s.n_classes * box * box * 4 + data.n * 350),
