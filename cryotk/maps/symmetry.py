@@ -146,7 +146,7 @@ class AlignedMap:
         return {
             "symmetry": self.symmetry, "rot, tilt, psi": ", ".join(f"{v:.2f}°" for v in self.angles),
             "not explained by the symmetry": f"{100 * self.asymmetry:.1f} % of the variance, before "
-            "{100 * self.asymmetry_before:.1f} %",
+            f"{100 * self.asymmetry_before:.1f} %",
         }  # fmt: skip
 
     def __repr__(self) -> str:
