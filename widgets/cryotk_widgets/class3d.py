@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import traitlets
 
-from cryotk.errors import CryotkError, SettingsError
+from cryotk.errors import SettingsError
 from cryotk_widgets.gallery import ClassGallery, _accuracy, _counts, _per_class
 from cryotk_widgets.pictures import png_of
 from cryotk_widgets.refine import headline
@@ -141,6 +141,7 @@ class ClassView3D(RunView):
 
     selected_particles = ClassGallery.selected_particles
     save_selection = ClassGallery.save_selection
+    _save_from_page = ClassGallery._save_from_page
 
     def _command(self, command: str, content: dict[str, Any]) -> None:
         if command == "select":
@@ -152,14 +153,6 @@ class ClassView3D(RunView):
             threading.Thread(target=self._save_from_page, args=(content["path"], content["classes"]), daemon=True).start()
         else:
             super()._command(command, content)
-
-    def _save_from_page(self, path: str, classes: list[int]) -> None:
-        try:
-            self.selected = classes
-            target = self.save_selection(path)  # type: ignore[misc]
-            self.notice = f"{sum(self.counts[k - 1] for k in self.selected)} particles written to {target.resolve()}"
-        except (CryotkError, OSError) as error:
-            self.notice = f"not written: {error}"
 
     def to_png(self, edge: int = 200) -> bytes:
         """Return the maps with their shares as one PNG, drawn without a browser."""

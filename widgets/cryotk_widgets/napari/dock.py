@@ -13,7 +13,7 @@ from qtpy.QtCore import QTimer
 from cryotk_widgets.napari.layers import LayerData
 from cryotk_widgets.napari.work import Work
 
-__all__ = ["Dock", "file_or_none", "later"]
+__all__ = ["Dock", "HalfMapsDock", "file_or_none", "later"]
 
 
 class Dock(Container):
@@ -70,6 +70,23 @@ class Dock(Container):
             options |= {"visible": before.visible, "opacity": before.opacity, "colormap": before.colormap}
             self.viewer.layers.remove(before)
         return getattr(self.viewer, f"add_{kind}")(data, **options)
+
+
+class HalfMapsDock(Dock):
+    """A dock that takes two half-maps, ``half1`` and ``half2``."""
+
+    half1: Any
+    half2: Any
+
+    def _on_layers(self, event: Any = None) -> None:
+        super()._on_layers(event)
+        self._choose_halves()
+
+    def _choose_halves(self) -> None:
+        """Not the same map twice when there are two."""
+        choices = list(self.half2.choices)
+        if self.half1.value is not None and self.half1.value is self.half2.value and len(choices) > 1:
+            self.half2.value = next(c for c in choices if c is not self.half1.value)
 
 
 def file_or_none(edit: FileEdit) -> Path | None:

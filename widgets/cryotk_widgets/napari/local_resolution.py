@@ -9,7 +9,7 @@ from magicgui.types import FileDialogMode
 from magicgui.widgets import CheckBox, FileEdit, FloatSpinBox, PushButton
 
 from cryotk_widgets.napari.curves import Curve, CurvePlot
-from cryotk_widgets.napari.dock import Dock, file_or_none
+from cryotk_widgets.napari.dock import HalfMapsDock, file_or_none
 from cryotk_widgets.napari.layers import LayerData, volume_layer, volume_of
 
 __all__ = ["LocalResolutionDock", "coloured_surface", "resolution_colormap"]
@@ -57,7 +57,7 @@ def coloured_surface(
     return (vertices, faces, values), options, "surface"
 
 
-class LocalResolutionDock(Dock):
+class LocalResolutionDock(HalfMapsDock):
     """Half-maps (and mask) in the viewer → local resolution in Å, filtered map, surface coloured by resolution, histogram.
 
     Parameters
@@ -90,15 +90,6 @@ class LocalResolutionDock(Dock):
         self.run_button.changed.connect(self.run)
         self.reset_choices()
         self._choose_halves()
-
-    def _on_layers(self, event: Any = None) -> None:
-        super()._on_layers(event)
-        self._choose_halves()
-
-    def _choose_halves(self) -> None:
-        choices = list(self.half2.choices)
-        if self.half1.value is not None and self.half1.value is self.half2.value and len(choices) > 1:
-            self.half2.value = next(c for c in choices if c is not self.half1.value)
 
     def run(self, *_: Any) -> None:
         """Start; cancelling stops at the next window."""

@@ -11,7 +11,7 @@ from magicgui.widgets import CheckBox, FileEdit, FloatSlider, FloatSpinBox, Push
 from qtpy.QtWidgets import QTabWidget
 
 from cryotk_widgets.napari.curves import Curve, CurvePlot
-from cryotk_widgets.napari.dock import Dock, file_or_none
+from cryotk_widgets.napari.dock import HalfMapsDock, file_or_none
 from cryotk_widgets.napari.layers import volume_layer, volume_of
 
 __all__ = ["PostprocessDock", "fsc_curves", "guinier_curves"]
@@ -41,7 +41,7 @@ def guinier_curves(guinier: Any, sharpened: np.ndarray | None = None) -> list[Cu
     return out
 
 
-class PostprocessDock(Dock):
+class PostprocessDock(HalfMapsDock):
     """Half-maps (and mask) in the viewer → resolution, FSC and Guinier curves, sharpened map.
 
     Parameters
@@ -86,16 +86,6 @@ class PostprocessDock(Dock):
         self.save_button.changed.connect(self.save)
         self.reset_choices()
         self._choose_halves()
-
-    def _on_layers(self, event: Any = None) -> None:
-        super()._on_layers(event)
-        self._choose_halves()
-
-    def _choose_halves(self) -> None:
-        """Not the same map twice when there are two."""
-        choices = list(self.half2.choices)
-        if self.half1.value is not None and self.half1.value is self.half2.value and len(choices) > 1:
-            self.half2.value = next(c for c in choices if c is not self.half1.value)
 
     def run(self, *_: Any) -> None:
         """Start; the result comes when it is there."""
