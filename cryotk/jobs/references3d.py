@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from cryotk.data import open_volume
 from cryotk.errors import DataError, DataWarning, MissingFileError, SettingsError
 from cryotk.fourier import resize, window
 
-__all__ = ["mate_of_half_map", "open_mask", "open_references"]
+__all__ = ["mate_of_half_map", "missing_reference", "open_mask", "open_references"]
 
 SAME_PIXEL = 1e-3
 """Å; pixel sizes closer than this are one."""
@@ -93,8 +94,8 @@ def open_references(references: Any, box: int, pixel_size: float) -> tuple[np.nd
     """
     maps, header = [], None
     for i, reference in enumerate(_list(references)):
-        v = open_volume(reference)
         name = str(reference) if isinstance(reference, (str, Path)) else f"reference {i + 1}"
+        v = _opened(reference, name, pixel_size)
         x = np.asarray(v.data, float)
         if x.ndim != 3 or len(set(x.shape)) != 1:
             raise DataError(f"{name} has {x.shape} voxels; a reference is a cube")
@@ -121,6 +122,25 @@ def open_references(references: Any, box: int, pixel_size: float) -> tuple[np.nd
     return np.array(maps), pixel_size if header is None else header
 
 
+def _opened(given: Any, name: str, pixel_size: float) -> xr.DataArray:
+    """A map or mask from a path, a DataArray, an array (of the particles' pixel size) or a result of ``create_mask``."""
+    if isinstance(given, (str, Path, xr.DataArray)):
+        return open_volume(given)
+    if isinstance(getattr(given, "mask", None), xr.DataArray):
+        return given.mask
+    if isinstance(given, np.ndarray) and given.dtype.kind in "fiub" and given.ndim == 3:
+        return xr.DataArray(given, dims=("z", "y", "x"), attrs={"pixel_size": pixel_size})
+    what = f"an array of shape {given.shape}" if isinstance(given, np.ndarray) else type(given).__name__
+    raise SettingsError(f"{name} is {what}: give the path of an .mrc file, a volume that ctk.open_volume made, or a (z, y, x) array")
+
+
+def missing_reference(references: Any) -> None:
+    """Raise for a path that is not there, before anything is computed."""
+    for given in references if isinstance(references, (list, tuple)) else [references]:
+        if isinstance(given, (str, Path)) and not Path(given).exists():
+            raise MissingFileError(f"reference {given}: no such file")
+
+
 def _rescale(x: np.ndarray, a: float, pixel_size: float) -> np.ndarray:
     """Change the pixel size, keeping density values: first a box whose new box is a whole, even number of pixels."""
     n = len(x)
@@ -142,9 +162,9 @@ def open_mask(mask: Any, box: int, pixel_size: float) -> np.ndarray | None:
     """
     if mask is None:
         return None
-    v = open_volume(mask)
-    x = np.asarray(v.data, np.float32)
     name = str(mask) if isinstance(mask, (str, Path)) else "the mask"
+    v = _opened(mask, name, pixel_size)
+    x = np.asarray(v.data, np.float32)
     if x.shape != (box,) * 3:
         raise DataError(f"{name} has {x.shape} voxels, the particles {box}: make a mask of the same box")
     a = float(v.attrs["pixel_size"])

@@ -16,7 +16,7 @@ from cryotk.fourier import lowpass, lowpass_gain, shell_index
 from cryotk.geometry import directions, parse_symmetry, symmetry_operators
 from cryotk.jobs.auto_sampling import angular_step
 from cryotk.jobs.bookkeeping import next_perturbation
-from cryotk.jobs.references3d import open_mask, open_references
+from cryotk.jobs.references3d import missing_reference, open_mask, open_references
 from cryotk.jobs.refinement_job import RefinementJob, RefinementSettings
 from cryotk.jobs.start import initial_noise
 from cryotk.jobs.step import StepContext, StepSettings
@@ -115,6 +115,7 @@ class VolumeJob(RefinementJob):
                 f"particle {i + 1} has an offset of {np.abs(self.data.shifts[i]).max():.0f} Å, beyond its box: extract it again "
                 "around its centre, or remove it"
             )
+        missing_reference(references)
         self._references_given = references
         self._mask = open_mask(mask, optics.box_size, optics.pixel_size)
         self._plan_cache: tuple[RefinementModel, Plan] | None = None

@@ -264,6 +264,12 @@ def test_bad_input_says_what_to_do(star, reference, tmp_path):
         _job(star, reference, mask=reference.copy(data=np.full((BOX,) * 3, 1.5, np.float32)))
     with pytest.raises(DataError, match="same box"):
         _job(star, reference, mask=ctk.simulate.volume(ctk.simulate.molecule(), 36, PIXEL))
+    with pytest.raises(DataError, match=r"the mask has .* voxels, the particles"):
+        _job(star, reference, mask=np.ones((8, 8, 8), np.float32))
+    with pytest.raises(SettingsError, match="the mask is an array of shape"):
+        _job(star, reference, mask=np.ones((8, 8), np.float32))
+    with pytest.raises(MissingFileError, match=r"nowhere\.mrc"):
+        _job(star, tmp_path / "nowhere.mrc")
     with pytest.raises(DataError, match="half-set 2 is empty"):
         _job(particles.assign(random_subset=("particle", np.ones(n, int))), reference)
     with pytest.raises(DataError, match="must be 1 or 2"):
