@@ -42,7 +42,7 @@ def open_map(x: Any, what: str = "map", pixel_size: float | None = None, *, warn
 
     Parameters
     ----------
-    x : path, DataArray or (z, y, x) array
+    x : path, DataArray, (z, y, x) array or result of ``create_mask``
     what : str
         What messages call it.
     pixel_size : float, optional
@@ -59,6 +59,8 @@ def open_map(x: Any, what: str = "map", pixel_size: float | None = None, *, warn
 
     if pixel_size is not None and not pixel_size > 0:
         raise DataError(f"pixel_size must be positive, not {pixel_size}: give it in Å")
+    if isinstance(getattr(x, "mask", None), xr.DataArray) and not isinstance(x, xr.DataArray):
+        x = x.mask  # what create_mask gives
     if isinstance(x, (str, os.PathLike)):
         x = _open_file(os.fspath(x), what, pixel_size, warn_about_one)
     elif not isinstance(x, xr.DataArray):

@@ -139,3 +139,11 @@ def test_a_large_map_is_quick_enough_to_follow_a_slider():
     start = time.process_time()
     ctk.create_mask(v, 0.5, extend_px=10, soft_edge_px=15)
     assert time.process_time() - start < 20
+
+
+def test_a_result_of_create_mask_serves_as_the_mask():
+    from cryotk.maps.inputs import open_map
+
+    volume = ctk.simulate.volume(ctk.simulate.molecule(), 32, 6.0)
+    made = ctk.create_mask(volume)
+    assert np.array_equal(open_map(made, "mask").values, made.mask.values)
