@@ -6,7 +6,7 @@ files or particles.
 
 from cryotk.geometry import healpix
 from cryotk.geometry.euler import angular_distance, euler_to_matrix, matrix_to_euler
-from cryotk.geometry.symmetry import directions, parse_symmetry, symmetry_operators
+from cryotk.geometry.symmetry import directions, parse_symmetry, relaxation_operators, symmetry_operators
 from cryotk.geometry.tilts import tilt_rotation
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "healpix",
     "matrix_to_euler",
     "parse_symmetry",
+    "relaxation_operators",
     "symmetry_operators",
     "tilt_rotation",
 ]

@@ -10,7 +10,7 @@ from cryotk.errors import SettingsError
 from cryotk.geometry import healpix
 from cryotk.geometry.euler import euler_to_matrix
 
-__all__ = ["directions", "parse_symmetry", "symmetry_operators"]
+__all__ = ["directions", "parse_symmetry", "relaxation_operators", "symmetry_operators"]
 
 _AXES: dict[str, list[tuple[int, tuple[float, float, float]]]] = {
     "T": [(3, (0, 0, 1)), (2, (0, 0.816496580927726, 0.577350269189626))],
@@ -86,6 +86,46 @@ def symmetry_operators(name: str) -> np.ndarray:
         raise AssertionError(f"{name}: {len(out)} operators, expected {order}")
     out[np.abs(out) < 1e-12] = 0
     return out
+
+
+def relaxation_operators(symmetry: str, relaxed: str) -> np.ndarray:
+    """One rotation of each set of poses that ``relaxed`` takes for the same and ``symmetry`` does not, identity first.
+
+    Parameters
+    ----------
+    symmetry, relaxed : str
+        Point groups; the first has to be a part of the second, on the same axes.
+
+    Returns
+    -------
+    (n, 3, 3) float64
+        n is the ratio of the groups' orders.
+
+    Raises
+    ------
+    SettingsError
+        When they are the same, or ``symmetry`` is not a part of ``relaxed``.
+    """
+    lower, upper = symmetry_operators(symmetry), symmetry_operators(relaxed)
+
+    def same(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.abs(a[:, None] - b[None]).max((2, 3)) < 1e-4
+
+    if not same(lower, upper).any(1).all():
+        raise SettingsError(
+            f"relax_symmetry = {relaxed!r} does not hold symmetry = {symmetry!r} on the same axes: symmetry is what the particle "
+            "truly has (often 'C1'), relax_symmetry the higher one that it nearly has"
+        )
+    if len(lower) == len(upper):
+        raise SettingsError(
+            f"relax_symmetry = {relaxed!r} is symmetry = {symmetry!r} itself, nothing is relaxed: give the lower symmetry that the "
+            "particle truly has as symmetry, e.g. 'C1'"
+        )
+    found: list[np.ndarray] = []
+    for g in upper:
+        if not found or not same(g[None], np.concatenate([f @ lower for f in found])).any():
+            found.append(g)
+    return np.array(found)
 
 
 def _unit(rot: np.ndarray, tilt: np.ndarray) -> np.ndarray:

@@ -75,6 +75,10 @@ class Class3D(VolumeJob):
         Search range and step of offsets in pixels, step after oversampling.
     absolute_greyscale : bool
         The references are on the images' scale: no first iteration by cross-correlation.
+    relax_symmetry : str, optional
+        Point group that the particle nearly has, e.g. ``"D2"`` with ``symmetry="C1"`` where one subunit differs: local searches
+        then look around all poses that it takes for the same, each as likely, so that a particle can move to its right copy.
+        Only with ``local_search_range``.
     seed : int, optional
         Of all random choices; drawn (and kept in ``settings.seed``) when not given.
     compat : {None, "relion"}
@@ -113,6 +117,7 @@ class Class3D(VolumeJob):
         offset_range_px: float = 5.0,
         offset_step_px: float = 1.0,
         absolute_greyscale: bool = False,
+        relax_symmetry: str | None = None,
         seed: int | None = None,
         compat: Literal["relion"] | None = None,
         device: str = "auto",
@@ -130,6 +135,11 @@ class Class3D(VolumeJob):
             raise SettingsError(f"{given} references for {n_classes} classes: give one map, or one per class")
         if local_search_range is not None and not align:
             raise SettingsError("local_search_range without alignment: leave one of local_search_range and align=False out")
+        if relax_symmetry is not None and local_search_range is None:
+            raise SettingsError(
+                f"relax_symmetry = {relax_symmetry!r} is about local searches: give local_search_range, or leave it out (a search over "
+                "all orientations sees all copies)"
+            )
 
     @property
     def n_iterations(self) -> int:

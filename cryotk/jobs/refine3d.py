@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field
 
-from cryotk.data import Convergence, Iteration, RefinementModel, as_volume
+from cryotk.data import Convergence, Iteration, RefinementModel
 from cryotk.errors import SettingsError
 from cryotk.geometry import symmetry_operators
 from cryotk.jobs.auto_sampling import (
@@ -23,12 +22,13 @@ from cryotk.jobs.auto_sampling import (
     next_increment,
 )
 from cryotk.jobs.bookkeeping import changes
+from cryotk.jobs.half_set_job import HalfSetJob
 from cryotk.jobs.half_sets import half_map_fsc, join_low_resolution, joined_fsc, solvent_corrected_fsc, split_halves
 from cryotk.jobs.maximization import MaximizationSettings, maximize
 from cryotk.jobs.references3d import mate_of_half_map, open_references
 from cryotk.jobs.refinement_job import RefinementSettings, draw_seed
-from cryotk.jobs.step import Expectation, StepContext, merge_expectations, run_expectation
-from cryotk.jobs.volume_job import CorrelationContext, Plan, VolumeJob, VolumeSettings, order_of_sampling
+from cryotk.jobs.step import Expectation, StepContext
+from cryotk.jobs.volume_job import Plan, VolumeSettings, order_of_sampling
 from cryotk.projection import FourierReference, wiener_reconstruct
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Refine3DSettings(VolumeSettings):
     max_iterations: int = Field(100, ge=1)
 
 
-class Refine3D(VolumeJob):
+class Refine3D(HalfSetJob):
     """Gold-standard refinement of one structure with automatic sampling.
 
     The particles are refined as two halves against maps of their own. Only below ``join_below`` do these share their data, so
@@ -84,6 +84,10 @@ class Refine3D(VolumeJob):
         The reference is on the images' scale: no first iteration by cross-correlation.
     padding : float
         Oversampling of the transforms.
+    relax_symmetry : str, optional
+        Point group that the particle nearly has, e.g. ``"D2"`` with ``symmetry="C1"`` where one subunit differs: local searches
+        then look around all poses that it takes for the same, each as likely, so that a particle can move to its right copy.
+        Global searches see them all anyway.
     compat : {None, "relion"}
         Reproduce RELION 5.0.1's numbers, defects included (see ``docs/relion_differences.md``).
     device : {"auto", "cpu", "cuda"}
@@ -120,6 +124,7 @@ class Refine3D(VolumeJob):
         finer_sampling_faster: bool = False,
         absolute_greyscale: bool = False,
         padding: float = 2.0,
+        relax_symmetry: str | None = None,
         compat: Literal["relion"] | None = None,
         device: str = "auto",
         seed: int | None = None,
@@ -137,14 +142,6 @@ class Refine3D(VolumeJob):
             order_of_sampling(local_search_from), 1, mask_diameter, finer_sampling_faster, self.data.optics[0].pixel_size, compat
         )
 
-    def _set_half_sets(self, half_sets: np.ndarray) -> None:
-        self.half_sets = half_sets
-        """(n,) half-set of each particle, 1 or 2."""
-        attrs = dict(self.particles["random_subset"].attrs) if "random_subset" in self.particles else {}
-        self.particles = self.particles.assign(
-            random_subset=("particle", half_sets, attrs or {"relion_label": "rlnRandomSubset"})
-        )
-
     @property
     def n_iterations(self) -> int:
         """Iterations after which a run ends even without convergence."""
@@ -160,53 +157,6 @@ class Refine3D(VolumeJob):
     @property
     def _ended(self) -> bool:
         return self.converged
-
-    def _rows(self, half: int) -> np.ndarray:
-        return np.nonzero(self.half_sets == half)[0]
-
-    # -- results -------------------------------------------------------------------------------------------------
-
-    @property
-    def volume(self) -> xr.DataArray:
-        """Map of the last iteration: of all particles after convergence, before that the mean of the half-maps."""
-        it = self.current
-        m = it.model
-        x = m.references[0] if it.half2 is None else (m.references[0] + it.half2.references[0]) / 2
-        return as_volume(x, m.pixel_size, self.source)
-
-    @property
-    def half_maps(self) -> tuple[xr.DataArray, xr.DataArray]:
-        """Half-maps: unfiltered where the iteration made them (the final one), else as the iteration left them."""
-        it = self.current
-        if it.half_maps is not None:
-            pair = it.half_maps
-        else:
-            second = it.model if it.half2 is None else it.half2
-            pair = np.stack([it.model.references[0], second.references[0]])
-        first, second_ = (as_volume(x, it.model.pixel_size, self.source) for x in pair)
-        return first, second_
-
-    @property
-    def resolution(self) -> float:
-        """Å, of the last iteration."""
-        return float(self.current.model.current_resolution)
-
-    @property
-    def fsc(self) -> xr.DataArray:
-        """Correlation of the half-sets (iteration, shell), after they are joined at low resolution."""
-        import xarray as xr
-
-        its = [it for it in self.iterations if it.number > 0] or [self.current]
-        m = its[-1].model
-        shells = np.arange(m.box_size // 2 + 1)
-        return xr.DataArray(
-            np.stack([it.model.gold_standard_fsc[0] for it in its]), dims=("iteration", "shell"), name="fsc",
-            coords={
-                "iteration": [it.number for it in its], "shell": shells,
-                "frequency": ("shell", shells / (m.box_size * m.pixel_size), {"units": "1/Å"}),
-            },
-            attrs={"joined_below": self.settings.join_below},
-        )  # fmt: skip
 
     # -- start ---------------------------------------------------------------------------------------------------
 
@@ -230,10 +180,6 @@ class Refine3D(VolumeJob):
         for half, m in ((1, model), (2, other)):
             m.group_counts = self._group_counts(half)
         return self._start_iteration(model, sampling, half2=other)
-
-    def _group_counts(self, half: int) -> np.ndarray:
-        groups = self.data.columns.scale_group[self.data.image_start[:-1]]
-        return np.bincount(groups[self._rows(half)], minlength=len(self.data.group_names))
 
     @staticmethod
     def _search_locally(model: RefinementModel, order: int) -> None:
@@ -282,30 +228,6 @@ class Refine3D(VolumeJob):
             number, size, angular_step(order, 0), self._perturbed(sampling, number), c, tuple(models), correlation, final,
             references,
         )
-
-    def _contexts(self) -> list[StepContext]:
-        """One context for each half-set."""
-        plan = self.plan()
-        kind = CorrelationContext if plan.correlation else StepContext
-        return [
-            kind(
-                model, plan.sampling, self.step_settings(), self.data, self._state, plan.size, plan.coarse_step,
-                list(plan.references) if half == 1 else [], rows=self._rows(half), origin=self.current.model,
-            )
-            for half, model in zip((1, 2), plan.models, strict=True)
-        ]
-
-    def _context(self) -> StepContext:
-        return self._contexts()[0]
-
-    def _expectation(self, on_block: Callable[[int], None]) -> Expectation:
-        clock = time.perf_counter()
-        # one after the other: the transforms of one half are in memory at a time
-        parts = [run_expectation(c, threads=self.threads, stop=self._stop, on_block=on_block) for c in self._contexts()]
-        e = merge_expectations(parts, parts[0].sums, parts[0].context)
-        e.parts = parts
-        e.seconds["total"] = time.perf_counter() - clock
-        return e
 
     def _maximize(self, e: Expectation) -> tuple[RefinementModel, np.ndarray, Convergence, dict[str, float]]:
         s, plan, previous = self.settings, self.plan(), self.current
@@ -376,14 +298,6 @@ class Refine3D(VolumeJob):
             has_high_fsc_at_limit=bool(c.has_high_fsc_at_limit or at_limit), has_converged=plan.final,
         )  # fmt: skip
 
-    def _make_iteration(
-        self, e: Expectation, model: RefinementModel, convergence: Convergence, table: xr.Dataset, numbers: dict[str, float]
-    ) -> Iteration:
-        new = super()._make_iteration(e, model, convergence, table, numbers)
-        new.half2, new.half_maps = self._made_half2, self._made_half_maps
-        self._made_half2 = self._made_half_maps = None
-        return new
-
     # -- files ---------------------------------------------------------------------------------------------------
 
     def _optimiser_entries(self) -> dict[str, Any]:
@@ -413,23 +327,6 @@ class Refine3D(VolumeJob):
     def _remake(cls, particles: Any, values: dict[str, Any], start: Iteration) -> Self:
         values = dict(values)
         return cls(particles, start.classes[0], mask=values.pop("mask", None), **values)
-
-    def _adopt(self, iteration: Iteration) -> None:
-        a = self._matched(iteration)
-        if "random_subset" in a and np.any(a["random_subset"].values):
-            # the halves that RELION refined apart stay apart
-            self._set_half_sets(split_halves(self.data.n, a["random_subset"].values, self.settings.seed))
-        super()._adopt(iteration)
-        iteration.particles = self.particles
-        iteration.assignments["random_subset"] = ("particle", self.half_sets)
-        if iteration.half2 is not None:
-            iteration.model.group_counts, iteration.half2.group_counts = self._group_counts(1), self._group_counts(2)
-
-    def _table(self, e: Expectation, norm: np.ndarray) -> xr.Dataset:
-        return super()._table(e, norm).assign(random_subset=("particle", self.half_sets))
-
-    def _start_table(self) -> xr.Dataset:
-        return super()._start_table().assign(random_subset=("particle", self.half_sets))
 
     def __repr__(self) -> str:
         s = self.settings

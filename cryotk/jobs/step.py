@@ -49,6 +49,7 @@ class StepSettings:
     resolution_limit: float | None = None
     seed: int = 0
     compat: str | None = None
+    relax_symmetry: str | None = None
     device: str = "cpu"
     """``"cpu"`` or ``"cuda:<number>"``, see :func:`cryotk.execution.device.resolve_device`."""
 
@@ -149,7 +150,7 @@ class StepContext:
                 coarse[g] = self.score_window(g)
         options = ExpectationOptions(
             adaptive_fraction=s.adaptive_fraction, max_significant=s.max_significant, align=s.align, compat=s.compat,
-            coarse_window=coarse,
+            coarse_window=coarse, relax_symmetry=s.relax_symmetry,
         )
         return self.step_type(m, self.sampling, self.references, preparations, options)
 
@@ -245,7 +246,8 @@ def cut_blocks(context: StepContext) -> list[np.ndarray]:
     for g in range(len(context.data.optics)):
         rows = everyone[group == g]
         if context.local:
-            rows = _neighbours_together(rows, context.state.poses[rows], context.sampling_settings.symmetry)
+            symmetry = context.settings.relax_symmetry or context.sampling_settings.symmetry
+            rows = _neighbours_together(rows, context.state.poses[rows], symmetry)
         per = block_size(len(everyone), int(0.4 * size * size) + 1, context.backend, fine_samples_2d(context))
         out += [rows[i : i + per] for i in range(0, len(rows), per)]
     return out

@@ -13,7 +13,7 @@ from cryotk.data import Convergence, Iteration, RefinementModel, SamplingSetting
 from cryotk.errors import DataError, SettingsError
 from cryotk.execution.device import resolve_device
 from cryotk.fourier import lowpass, lowpass_gain, shell_index
-from cryotk.geometry import directions, parse_symmetry, symmetry_operators
+from cryotk.geometry import directions, parse_symmetry, relaxation_operators, symmetry_operators
 from cryotk.jobs.auto_sampling import angular_step
 from cryotk.jobs.bookkeeping import next_perturbation
 from cryotk.jobs.references3d import missing_reference, open_mask, open_references
@@ -60,10 +60,13 @@ class VolumeSettings(RefinementSettings):
     device: str = "auto"
     perturbation_factor: float = Field(0.5, ge=0, le=1)
     padding: float = Field(2.0, ge=1, le=4)
+    relax_symmetry: str | None = None
 
-    @field_validator("symmetry")
+    @field_validator("symmetry", "relax_symmetry")
     @classmethod
-    def _known(cls, value: str) -> str:
+    def _known(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
         parse_symmetry(value)
         return value.strip().upper()
 
@@ -103,6 +106,8 @@ class VolumeJob(RefinementJob):
         n_ops = len(symmetry_operators(self.settings.symmetry))
         if n_ops < 1:
             raise SettingsError(f"symmetry {self.settings.symmetry!r} is not known")
+        if self.settings.relax_symmetry is not None:
+            self._check_relaxation()
         limit = optics.box_size / 2
         if self.settings.offset_range_px > limit:
             raise SettingsError(
@@ -119,6 +124,15 @@ class VolumeJob(RefinementJob):
         self._references_given = references
         self._mask = open_mask(mask, optics.box_size, optics.pixel_size)
         self._plan_cache: tuple[RefinementModel, Plan] | None = None
+
+    def _check_relaxation(self) -> None:
+        s = self.settings
+        relaxation_operators(s.symmetry, s.relax_symmetry)
+        if s.compat == "relion":
+            raise SettingsError(
+                "relax_symmetry with compat='relion': RELION's way (Cn alone, around the nearest points of the grid) is not "
+                "reproduced; leave one of them out"
+            )
 
     # -- start ---------------------------------------------------------------------------------------------------
 
@@ -205,7 +219,7 @@ class VolumeJob(RefinementJob):
         return StepSettings(
             mask_diameter=s.mask_diameter, align=getattr(s, "align", True), do_ctf=s.do_ctf, zero_mask=s.zero_mask,
             ctf_intact_first_peak=s.ctf_intact_first_peak, resolution_limit=getattr(s, "resolution_limit", None), seed=s.seed,
-            compat=s.compat, device=resolve_device(s.device),
+            compat=s.compat, relax_symmetry=s.relax_symmetry, device=resolve_device(s.device),
         )
 
     def plan(self) -> Plan:

@@ -101,11 +101,12 @@ def coarse_local(
     operators: np.ndarray,
     poses: np.ndarray,
     log_prior_t: Any,
+    relaxed: np.ndarray | None = None,
 ) -> Significant:
-    """Score each particle of a block around its own pose."""
+    """Score each particle of a block around its own pose, and around its mates in a relaxed symmetry."""
     s, m, backend, there = sampling, model, tables.backend, tables.backend.to_device
     start, orientation, prior = local_orientations(
-        poses, s.directions, s.psi, (m.sigma_rot, m.sigma_tilt, m.sigma_psi), operators, options.compat
+        poses, s.directions, s.psi, (m.sigma_rot, m.sigma_tilt, m.sigma_psi), operators, options.compat, relaxed
     )
     classes = np.nonzero(np.asarray(m.class_distribution) > 0)[0]
     n = np.diff(start)

@@ -135,7 +135,7 @@ class CorrelationStep(ExpectationStep):
         """Best (class, orientation) around each particle's pose, and offset, on the coarse grid."""
         s, m = self.sampling, self.model
         sigmas = (m.sigma_rot, m.sigma_tilt, m.sigma_psi)
-        start, near, _ = local_orientations(poses, s.directions, s.psi, sigmas, self.operators, self.options.compat)
+        start, near, _ = local_orientations(poses, s.directions, s.psi, sigmas, self.operators, self.options.compat, self.relaxed)
         classes = np.nonzero(self.active)[0]
         pixels, ramps = tables.coarse_pixels, tables.coarse_ramps
         turned = ramps[:, 0] - 1j * ramps[:, 1]

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cryotk.data.refinement import RefinementModel
-from cryotk.geometry import euler_to_matrix, symmetry_operators
+from cryotk.geometry import euler_to_matrix, relaxation_operators, symmetry_operators
 from cryotk.kernels.backends import Backend
 from cryotk.likelihood.coarse import coarse_global, coarse_local
 from cryotk.likelihood.posterior import BlockPosterior, BlockResult
@@ -60,6 +60,8 @@ class ExpectationStep:
         self.is_3d = model.is_3d
         self.operators = symmetry_operators(sampling.settings.symmetry) if self.is_3d else np.eye(3)[None]
         self.local = options.align and model.orientational_prior_mode > 0 and model.sigma_psi > 0 and self.is_3d
+        relaxed = options.relax_symmetry
+        self.relaxed = relaxation_operators(sampling.settings.symmetry, relaxed) if relaxed and self.local else None
         self.active = np.asarray(model.class_distribution) > 0
         n_shells = model.box_size // 2 + 1
         self.n_shells = n_shells
@@ -112,7 +114,7 @@ class ExpectationStep:
         clock = time.perf_counter()
         log_prior_t = self._log_prior_offsets(block, tables, prior_xy)
         if self.local:
-            selected = coarse_local(block, tables, self.sampling, self.options, self.model, self.operators, poses, log_prior_t)
+            selected = coarse_local(block, tables, self.sampling, self.options, self.model, self.operators, poses, log_prior_t, self.relaxed)
         else:
             selected = coarse_global(block, tables, self.sampling, self.options, self.log_prior_orientation, log_prior_t)
         count, parent_start, parents, parent_prior, offset_start, offsets = selected

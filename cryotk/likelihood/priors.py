@@ -91,8 +91,9 @@ def local_orientations(
     sigmas: tuple[float, float, float],
     operators: np.ndarray,
     compat: str | None,
+    relaxed: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Orientations near each particle's pose and their log prior.
+    """Orientations near each particle's pose, or near its mates in a relaxed symmetry, and their log prior.
 
     Parameters
     ----------
@@ -109,6 +110,9 @@ def local_orientations(
     compat : {None, "relion"}
         RELION compares psi with the particle's own psi whatever the mate; ours with the psi of that mate, so that
         poses outside the asymmetric unit are not lost.
+    relaxed : (m, 3, 3) float, optional
+        Rotations of a symmetry that is nearly one (:func:`~cryotk.geometry.relaxation_operators`): the pose turned by each is
+        as likely, and all of them are searched around.
 
     Returns
     -------
@@ -116,13 +120,32 @@ def local_orientations(
         CSR list of orientation indices (direction * n_psi + psi).
     """
     axes = euler_to_matrix(directions[:, 0], directions[:, 1], np.zeros(len(directions)))[:, 2]
-    poses_all = euler_to_matrix(poses[:, 0], poses[:, 1], poses[:, 2])[:, None] @ operators[None]
+    matrices = euler_to_matrix(poses[:, 0], poses[:, 1], poses[:, 2])
+    n_relaxed = 1 if relaxed is None else len(relaxed)
+    if relaxed is not None:
+        matrices = (matrices[:, None] @ relaxed[None]).reshape(-1, 3, 3)
+    poses_all = matrices[:, None] @ operators[None]
     mates = poses_all[:, :, 2]
     if compat == "relion":
-        mate_psi = np.repeat(poses[:, 2:], mates.shape[1], 1)
+        mate_psi = np.repeat(poses[:, 2:], n_relaxed, 0).repeat(mates.shape[1], 1)
     else:
         mate_psi = matrix_to_euler(poses_all)[..., 2]
-    return orientations_near(
+    near: tuple[np.ndarray, np.ndarray, np.ndarray] = orientations_near(
         np.ascontiguousarray(axes), np.ascontiguousarray(psi, float), np.ascontiguousarray(mates),
         np.ascontiguousarray(mate_psi, float), float(max(sigmas[0], sigmas[1])), float(sigmas[2]),
     )
+    return near if relaxed is None else _mixed(near[0], near[1], near[2], n_relaxed)
+
+
+def _mixed(
+    start: np.ndarray, orientation: np.ndarray, log_prior: np.ndarray, n: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Even mixture of ``n`` consecutive lists: an orientation that several of them hold is there once, its priors added."""
+    particle = np.repeat(np.arange(len(start) - 1) // n, np.diff(start))
+    stride = int(orientation.max(initial=0)) + 1
+    keys, where = np.unique(particle * stride + orientation.astype(np.int64), return_inverse=True)
+    prior = np.bincount(where, np.exp(log_prior.astype(float)), len(keys)) / n
+    count = np.bincount(keys // stride, minlength=(len(start) - 1) // n)
+    with np.errstate(divide="ignore"):
+        log = np.log(prior).astype(np.float32)
+    return np.concatenate([[0], np.cumsum(count)]).astype(np.int64), (keys % stride).astype(np.int32), log

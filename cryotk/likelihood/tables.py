@@ -30,6 +30,8 @@ class ExpectationOptions:
     """Image window of the coarse pass of each optics group (position)."""
     signal_limit: float = 3.0
     """Shells with data_vs_prior above this enter the scale sums."""
+    relax_symmetry: str | None = None
+    """Point group whose mates of a pose local searches look around too."""
 
 
 @dataclass
