@@ -4,6 +4,6 @@ The result has the same bits for any number of threads or workers.
 """
 
 from cryotk.execution.lanes import Stopped, default_threads, run_lanes, tree_sum, use
-from cryotk.execution.progress import Progress
+from cryotk.execution.progress import Progress, Steps, pulse
 
-__all__ = ["Progress", "Stopped", "default_threads", "run_lanes", "tree_sum", "use"]
+__all__ = ["Progress", "Steps", "Stopped", "default_threads", "pulse", "run_lanes", "tree_sum", "use"]

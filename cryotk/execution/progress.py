@@ -1,4 +1,4 @@
-"""Progress of long work: one small value, handed to whoever listens."""
+"""Progress of long work: of jobs, one small value handed to whoever listens; of functions, steps that may be cancelled."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
 
-__all__ = ["Progress", "ProgressReporter"]
+__all__ = ["Progress", "ProgressReporter", "Steps", "pulse"]
 
 
 @dataclass(frozen=True)
@@ -54,3 +56,74 @@ class ProgressReporter:
                 listener(p)
             except Exception:
                 continue
+
+
+_here = threading.local()
+
+
+class Steps:
+    """Progress of one function call: a bar that appears after a second, a function that is told, or nothing.
+
+    Inside the ``with`` block whatever the call runs through says :func:`pulse`, as often as several times a second; nobody hands
+    the object down. A function that is told may raise, and the call ends there: that is how work is cancelled. A call inside
+    another one's block shows nothing of its own, but can be cancelled in the same way.
+
+    Parameters
+    ----------
+    progress : bool or callable
+        A bar, nothing, or a function of (done, total), both in hundredths of a step.
+    total : float
+        Sum of all amounts; a little more or less does no harm.
+    what : str
+        Shown before the bar.
+    """
+
+    def __init__(self, progress: bool | Callable[[int, int], object], total: float, what: str) -> None:
+        self._tell = progress if callable(progress) else None
+        self._shown, self._what = progress is True, what
+        self.total, self._done, self._bar = max(1, round(100 * total)), 0.0, None
+
+    _bar: Any
+
+    def __enter__(self) -> Steps:
+        self._outer: Steps | None = getattr(_here, "steps", None)
+        _here.steps = self
+        if self._shown and self._outer is None:
+            from tqdm.auto import tqdm
+
+            form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+            self._bar = tqdm(total=self.total, desc=self._what, delay=1.0, leave=False, bar_format=form)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        _here.steps = self._outer
+        try:
+            if kind is None:
+                self.advance(0.01 * (self.total - self._done))
+        finally:
+            if self._bar is not None:
+                self._bar.close()
+
+    def advance(self, amount: float) -> None:
+        """Count, tell, and let whoever listens end it."""
+        before = round(self._done)
+        self._done = min(float(self.total), self._done + 100 * amount)
+        if self._bar is not None and round(self._done) > before:
+            self._bar.update(round(self._done) - before)
+        if self._tell is not None:
+            self._tell(round(self._done), self.total)
+        if self._outer is not None:
+            self._outer.advance(0.0)
+
+
+def pulse(amount: float = 0.0) -> None:
+    """Count something done of the call that is under way in this thread, if any; raises when it was cancelled.
+
+    Parameters
+    ----------
+    amount : float
+        In the steps of the call; 0 only gives the chance to cancel.
+    """
+    steps: Steps | None = getattr(_here, "steps", None)
+    if steps is not None:
+        steps.advance(amount)

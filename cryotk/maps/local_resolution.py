@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-from tqdm.auto import tqdm
 
 from cryotk.data import pixel_size_of
 from cryotk.errors import DataError, DataWarning, SettingsError
-from cryotk.execution import default_threads
+from cryotk.execution import Steps, default_threads, pulse
 from cryotk.kernels import local_windows as kernels
 from cryotk.maps import curves, gains
 from cryotk.maps.half_maps import open_half_maps
@@ -80,7 +79,7 @@ def local_resolution(
     threads : int, optional
         All processors by default; the result does not depend on it.
     progress : bool or callable
-        A bar, or a function of (done, total), which may raise to cancel.
+        A bar (after a second), or a function of (done, total), which may raise to cancel.
     compat : {None, "relion"}
         As in :func:`cryotk.postprocess`.
     true_fsc : (points, n // 2 + 1) float, optional
@@ -122,10 +121,11 @@ def local_resolution(
     shell = int(n * a / randomise_at)
     notes: list[str] = []
     mtf_table = None if mtf is None else gains.mtf_gain(n, a, mtf, mtf_pixel_size, compat)
-    work = _Work(values_of(h1), values_of(h2), window, n, a, shell, seed, b_factor or 0.0, mtf_table, min_resolution)
-    with _bar(progress, len(points)) as tick, threadpool_limits(1):
-        measured = work.run(points, true_fsc, threads or default_threads(), tick)
-    resolution_map, filtered = work.maps()
+    # passes over a volume, counted in cryotk.maps.transform, and windows
+    with Steps(progress, 17 + len(points), "local resolution"), threadpool_limits(1):
+        work = _Work(values_of(h1), values_of(h2), window, n, a, shell, seed, b_factor or 0.0, mtf_table, min_resolution)
+        measured = work.run(points, true_fsc, threads or default_threads())
+        resolution_map, filtered = work.maps()
     out = LocalResolutionResult(
         resolution_map=map_of(resolution_map, h1, a, history="local resolution"),
         filtered=map_of(filtered, h1, a, history="locally filtered"),
@@ -167,27 +167,6 @@ def _touching(points: np.ndarray, mask: Any, reach: int) -> np.ndarray:
     return points[near[points[:, 0], points[:, 1], points[:, 2]] > 0]
 
 
-class _bar:
-    """Progress: a bar, a function of (done, total), or nothing."""
-
-    def __init__(self, progress: bool | Callable[[int, int], object], total: int) -> None:
-        self.call = progress if callable(progress) else None
-        self.total, self.done = total, 0
-        self.bar = tqdm(total=total, desc="local resolution", unit=" points", delay=1.0, leave=False, disable=progress is not True)
-
-    def __enter__(self) -> Callable[[], None]:
-        return self.tick
-
-    def tick(self) -> None:
-        self.done += 1
-        self.bar.update(1)
-        if self.call is not None:
-            self.call(self.done, self.total)
-
-    def __exit__(self, *_: Any) -> None:
-        self.bar.close()
-
-
 class _Work:
     """Transforms, sums over points, and one point's measurement."""
 
@@ -213,7 +192,7 @@ class _Work:
             self.plain = (x1, x2, r1, r2)
             self.total, self.frequencies, self.weights = (self.xp.zeros((n, n, n), dtype=self.xp.float64) for _ in range(3))
 
-    def run(self, points: np.ndarray, true_fsc: np.ndarray | None, threads: int, tick: Callable[[], None]) -> dict[str, np.ndarray]:
+    def run(self, points: np.ndarray, true_fsc: np.ndarray | None, threads: int) -> dict[str, np.ndarray]:
         """Measure all points; sums are added in the points' order, whoever measured them."""
         half = self.n // 2 + 1
         out: dict[str, Any] = {k: np.full((len(points), half), np.nan) for k in ("corrected", "masked", "randomised")}
@@ -226,7 +205,7 @@ class _Work:
             for k, v in found.items():
                 out[k][i] = v
             self._add(points[i], box, 1 / found["resolution"])
-            tick()
+            pulse(1)
         return out
 
     def _measure(self, point: np.ndarray, true_fsc: np.ndarray | None) -> tuple[dict[str, Any], Any]:

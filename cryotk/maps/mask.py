@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import numpy as np
 
 from cryotk.data import write_volume
 from cryotk.errors import DataError, DataWarning, SettingsError
+from cryotk.execution import Steps, pulse
 from cryotk.kernels import distance
 from cryotk.maps import gains
 from cryotk.maps.inputs import fraction_inside, map_of, open_map, require_cube, require_same_box, values_of
@@ -94,6 +96,7 @@ def create_mask(
     molecular_weight: float | None = None,
     pixel_size: float | None = None,
     lowpass_edge: float = 2.0,
+    progress: bool | Callable[[int, int], object] = True,
 ) -> MaskResult:
     """Make a soft mask from a map.
 
@@ -125,6 +128,8 @@ def create_mask(
         Overrides the header.
     lowpass_edge : float
         Shells.
+    progress : bool or callable
+        A bar (after a second), or a function of (done, total), which may raise to cancel.
 
     Returns
     -------
@@ -139,7 +144,7 @@ def create_mask(
     -----
     RELION's program is ``relion_mask_create``. Distances are exact here for edges of any width.
     """
-    settings = {k: v for k, v in locals().items() if k not in ("volume", "and_", "or_", "and_not", "or_not")}
+    settings = {k: v for k, v in locals().items() if k not in ("volume", "and_", "or_", "and_not", "or_not", "progress")}
     second = {"and": and_, "or": or_, "and_not": and_not, "or_not": or_not}
     given = {k: v for k, v in second.items() if v is not None}
     if len(given) > 1:
@@ -152,41 +157,45 @@ def create_mask(
         raise SettingsError(f"helix_fraction must be between 0 and 1, not {helix_fraction}")
     if helix_fraction is not None and not soft_edge_px > 0:
         raise SettingsError("helix_fraction needs a soft edge: give soft_edge_px")
-    v = open_map(volume, "map", pixel_size)
-    a = float(v.attrs["pixel_size"])
-    low = v
-    if lowpass:
-        n = require_cube(v, "map for a mask with a low-pass (lowpass=None masks others)")
-        gain = gains.lowpass_gain(n, a, lowpass, lowpass_edge)
-        low = map_of(
-            inverse(apply_gain(forward(values_of(v)), gain, overwrite=True), n, overwrite=True),
-            v,
-            history=f"low-pass {lowpass:g} Å",
-        )
     notes: list[str] = []
-    reason = "as given"
-    if threshold is None:
-        threshold, reason = suggest_threshold(low, molecular_weight=molecular_weight, lowpass=None)
-    xp = namespace(low.data)
-    top = float(xp.max(low.data))
-    if threshold > top and not given:
-        after = f" after the low-pass of {lowpass:g} Å" if lowpass else ""
-        raise DataError(
-            f"the threshold {threshold:g} is above the map's maximum{after}, {top:.4g}: the mask would be "
-            "empty; leave it out for a suggestion"
-        )
-    inside = low.data >= threshold
-    for how, other in given.items():
-        p = open_map(other, f"map of {how}", a)
-        require_same_box(v, p, "map", f"map of {how}", pixel_size=False)
-        inside = _combine(low.data > threshold, p.data, threshold, how)
-    if largest_only or fill_holes:
-        inside = _pieces(inside, largest_only, fill_holes)
-    data = soft_mask(inside, extend_px, soft_edge_px)
-    if helix_fraction is not None:
-        data = data * _along_axis(namespace(data), data.shape[0], helix_fraction, soft_edge_px)
-    if invert:
-        data = 1 - data
+    # passes over a volume, counted in cryotk.maps.transform
+    with Steps(progress, 15 if lowpass else 8, "mask"):
+        v = open_map(volume, "map", pixel_size)
+        pulse(1)
+        a = float(v.attrs["pixel_size"])
+        low = v
+        if lowpass:
+            n = require_cube(v, "map for a mask with a low-pass (lowpass=None masks others)")
+            gain = gains.lowpass_gain(n, a, lowpass, lowpass_edge)
+            low = map_of(
+                inverse(apply_gain(forward(values_of(v)), gain, overwrite=True), n, overwrite=True),
+                v,
+                history=f"low-pass {lowpass:g} Å",
+            )
+        reason = "as given"
+        if threshold is None:
+            threshold, reason = suggest_threshold(low, molecular_weight=molecular_weight, lowpass=None)
+        xp = namespace(low.data)
+        top = float(xp.max(low.data))
+        if threshold > top and not given:
+            after = f" after the low-pass of {lowpass:g} Å" if lowpass else ""
+            raise DataError(
+                f"the threshold {threshold:g} is above the map's maximum{after}, {top:.4g}: the mask would be "
+                "empty; leave it out for a suggestion"
+            )
+        inside = low.data >= threshold
+        for how, other in given.items():
+            p = open_map(other, f"map of {how}", a)
+            require_same_box(v, p, "map", f"map of {how}", pixel_size=False)
+            inside = _combine(low.data > threshold, p.data, threshold, how)
+        pulse(1)
+        if largest_only or fill_holes:
+            inside = _pieces(inside, largest_only, fill_holes)
+        data = soft_mask(inside, extend_px, soft_edge_px)
+        if helix_fraction is not None:
+            data = data * _along_axis(namespace(data), data.shape[0], helix_fraction, soft_edge_px)
+        if invert:
+            data = 1 - data
     fraction = fraction_inside(data)
     for bad, text in (
         (fraction == 0, "the mask is empty: lower the threshold"),
@@ -225,7 +234,18 @@ def _pieces(inside: Any, largest_only: bool, fill_holes: bool) -> Any:
         labels, n = ndimage.label(inside)
         if n > 1:
             inside = labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
-    return ndimage.binary_fill_holes(inside) if fill_holes else inside
+        pulse()
+    if fill_holes:
+        # what of the outside does not reach the box's faces; binary_fill_holes grows it from there, voxel by voxel
+        labels, n = ndimage.label(~inside)
+        open_ = np.zeros(n + 1, bool)
+        for axis in range(3):
+            for face in (0, -1):
+                open_[np.unique(np.take(labels, face, axis))] = True
+        open_[0] = False
+        inside = ~open_[labels]
+        pulse()
+    return inside
 
 
 def _along_axis(xp: Any, n: int, fraction: float, width: float) -> Any:

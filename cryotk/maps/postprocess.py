@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cryotk.data import as_volume, pixel_size_of
 from cryotk.errors import DataError, DataWarning, SettingsError
+from cryotk.execution import Steps, pulse
 from cryotk.maps import curves, gains
 from cryotk.maps.half_maps import open_half_maps
 from cryotk.maps.inputs import check_mask, map_of, name_of, open_map, require_cube, values_of
@@ -54,6 +56,7 @@ def postprocess(
     randomise_at_fsc: float = 0.8,
     randomise_from: float | None = None,
     force_mask: bool = False,
+    progress: bool | Callable[[int, int], object] = True,
 ) -> PostprocessResult:
     """Measure the resolution of two half-maps and sharpen their average.
 
@@ -92,6 +95,8 @@ def postprocess(
         Instead of it.
     force_mask : bool
         Keep the corrected curve even when the unmasked one reaches further.
+    progress : bool or callable
+        A bar (after a second), or a function of (done, total), which may raise to cancel.
 
     Returns
     -------
@@ -112,75 +117,83 @@ def postprocess(
     Rosenthal & Henderson 2003, J. Mol. Biol. 333, 721; Chen et al. 2013, Ultramicroscopy 135, 24. RELION's program is
     ``relion_postprocess``.
     """
-    settings = {k: v for k, v in locals().items() if k not in ("half1", "half2", "mask", "mtf")}
+    settings = {k: v for k, v in locals().items() if k not in ("half1", "half2", "mask", "mtf", "progress")}
     _check_settings(settings, mtf)
-    notes: list[str] = []
-    h1, h2 = open_half_maps(half1, half2, pixel_size)
-    source2 = half2 if half2 is not None else h2.attrs["source"]
-    n, a = require_cube(h1, "half1"), float(pixel_size_of(h1) or 1)
-    mask_map, fraction = None, None
-    if mask is not None:
-        mask_map = open_map(mask, "mask", a)
-        fraction = check_mask(mask_map, h1)
-        if fraction is not None and fraction >= 1:
-            notes.append("the mask is one everywhere")
-    measured = _Measured(h1, h2, None if mask_map is None else values_of(mask_map))
-    template = as_volume(np.zeros((1, 1, 1), np.float32), a, str(h1.attrs.get("source", "")))
-    template.attrs = {**h1.attrs, **template.attrs}
-    # the half-maps' memory is not needed any more when they came from files
-    sources = (half1 if _is_path(half1) else h1, source2 if _is_path(source2) else h2)
-    del h1, h2
-    found = measured.curves(n, a, randomise_at_fsc, randomise_from, seed, notes)
-    resolution = _choose(found, n, a, force_mask, notes)
-    extra: dict[str, Any] = {}
-    if fraction is not None:
-        extra.update(
-            box_fraction_mask=curves.fraction_of_solvent_removed(fraction),
-            weight_in_mask=curves.protein_weight_in_mask(fraction, n, a),
+    # passes over a volume, counted in cryotk.maps.transform
+    with Steps(progress, 14 if mask is None else 35, "post-process"):
+        notes: list[str] = []
+        h1, h2 = open_half_maps(half1, half2, pixel_size)
+        pulse(2)
+        source2 = half2 if half2 is not None else h2.attrs["source"]
+        n, a = require_cube(h1, "half1"), float(pixel_size_of(h1) or 1)
+        mask_map, fraction = None, None
+        if mask is not None:
+            mask_map = open_map(mask, "mask", a)
+            fraction = check_mask(mask_map, h1)
+            pulse(1)
+            if fraction is not None and fraction >= 1:
+                notes.append("the mask is one everywhere")
+        measured = _Measured(h1, h2, None if mask_map is None else values_of(mask_map))
+        template = as_volume(np.zeros((1, 1, 1), np.float32), a, str(h1.attrs.get("source", "")))
+        template.attrs = {**h1.attrs, **template.attrs}
+        # the half-maps' memory is not needed any more when they came from files
+        sources = (half1 if _is_path(half1) else h1, source2 if _is_path(source2) else h2)
+        del h1, h2
+        found = measured.curves(n, a, randomise_at_fsc, randomise_from, seed, notes)
+        resolution = _choose(found, n, a, force_mask, notes)
+        extra: dict[str, Any] = {}
+        if fraction is not None:
+            extra.update(
+                box_fraction_mask=curves.fraction_of_solvent_removed(fraction),
+                weight_in_mask=curves.protein_weight_in_mask(fraction, n, a),
+            )
+            found["particle_fraction_mask"] = curves.particle_fsc(found["unmasked"], extra["box_fraction_mask"])
+        if molecular_weight:
+            extra.update(
+                molecular_weight=float(molecular_weight), box_fraction_weight=curves.weight_fraction(molecular_weight, n, a)
+            )
+            found["particle_fraction_weight"] = curves.particle_fsc(found["unmasked"], extra["box_fraction_weight"])
+        shell = measured.shell
+        fsc = fsc_dataset(
+            found, n, a, resolution=resolution, resolution_interpolated=curves.interpolated_resolution(found["corrected"], n, a)
         )
-        found["particle_fraction_mask"] = curves.particle_fsc(found["unmasked"], extra["box_fraction_mask"])
-    if molecular_weight:
-        extra.update(molecular_weight=float(molecular_weight), box_fraction_weight=curves.weight_fraction(molecular_weight, n, a))
-        found["particle_fraction_weight"] = curves.particle_fsc(found["unmasked"], extra["box_fraction_weight"])
-    shell = measured.shell
-    fsc = fsc_dataset(
-        found, n, a, resolution=resolution, resolution_interpolated=curves.interpolated_resolution(found["corrected"], n, a)
-    )
 
-    transform = measured.average()
-    by_radius = amplitudes_by_radius(transform)
-    mtf_table = None if mtf is None else gains.mtf_gain(n, a, mtf, mtf_pixel_size, compat)
-    weights = curves.fsc_weights(found["corrected"])
-    spectrum = Spectrum(transform, by_radius, mtf_table, weights)
-    guinier, fit = _guinier(spectrum, n, a, fsc_weighting, b_factor_lowres, b_factor_highres, auto_b_factor and b_factor is None)
-    b = b_factor if b_factor is not None else (fit.b_factor if fit else 0.0)
-    if fit is not None:
-        _judge_fit(fit, resolution, b_factor_lowres, notes)
-    elif b > 0:
-        _warn(notes, f"a B-factor of {b:g} Å² is positive: it damps high resolution; negative values sharpen")
-    out = PostprocessResult(
-        resolution=resolution,
-        b_factor=float(b),
-        fsc=fsc,
-        guinier=guinier,
-        pixel_size=a,
-        box_size=n,
-        mask=mask_map,
-        half1=sources[0],
-        half2=sources[1],
-        mask_source=mask if _is_path(mask) else mask_map,
-        fitted=fit is not None,
-        warnings=notes,
-        settings=settings,
-        randomise_from=n * a / shell if shell else None,
-        _spectrum=spectrum,
-        **extra,
-    )
-    gain = out._gain(spectrum, b, lowpass, fsc_weighting)
-    guinier["sharpened"].values[:] = log_amplitudes(shell_means(by_radius, n, gain))[: guinier.sizes["shell"]]
-    data = inverse(apply_gain(transform, gain), n, overwrite=True)
-    out.volume = map_of(data, template, a, history=f"post-processed, B={b:.1f} Å^2, {resolution:.2f} Å")
-    return out
+        transform = measured.average()
+        by_radius = amplitudes_by_radius(transform)
+        mtf_table = None if mtf is None else gains.mtf_gain(n, a, mtf, mtf_pixel_size, compat)
+        weights = curves.fsc_weights(found["corrected"])
+        spectrum = Spectrum(transform, by_radius, mtf_table, weights)
+        guinier, fit = _guinier(
+            spectrum, n, a, fsc_weighting, b_factor_lowres, b_factor_highres, auto_b_factor and b_factor is None
+        )
+        b = b_factor if b_factor is not None else (fit.b_factor if fit else 0.0)
+        if fit is not None:
+            _judge_fit(fit, resolution, b_factor_lowres, notes)
+        elif b > 0:
+            _warn(notes, f"a B-factor of {b:g} Å² is positive: it damps high resolution; negative values sharpen")
+        out = PostprocessResult(
+            resolution=resolution,
+            b_factor=float(b),
+            fsc=fsc,
+            guinier=guinier,
+            pixel_size=a,
+            box_size=n,
+            mask=mask_map,
+            half1=sources[0],
+            half2=sources[1],
+            mask_source=mask if _is_path(mask) else mask_map,
+            fitted=fit is not None,
+            warnings=notes,
+            settings=settings,
+            randomise_from=n * a / shell if shell else None,
+            _spectrum=spectrum,
+            **extra,
+        )
+        gain = out._gain(spectrum, b, lowpass, fsc_weighting)
+        guinier["sharpened"].values[:] = log_amplitudes(shell_means(by_radius, n, gain))[: guinier.sizes["shell"]]
+        data = inverse(apply_gain(transform, gain), n, overwrite=True)
+        out.volume = map_of(data, template, a, history=f"post-processed, B={b:.1f} Å^2, {resolution:.2f} Å")
+        return out
 
 
 def _is_path(x: Any) -> bool:

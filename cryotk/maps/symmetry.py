@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from cryotk.data import write_volume
 from cryotk.errors import SettingsError
+from cryotk.execution import Steps, pulse
 from cryotk.geometry import matrix_to_euler, symmetry_operators
 from cryotk.kernels import rotate_volume as kernels
 from cryotk.maps.handling import rescale, shift_to_center_of_mass
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["AlignedMap", "align_symmetry", "rotate", "symmetrise"]
 
 
-def symmetrise(volume: Any, symmetry: str, pixel_size: float | None = None) -> xr.DataArray:
+def symmetrise(
+    volume: Any, symmetry: str, pixel_size: float | None = None, *, progress: bool | Callable[[int, int], object] = True
+) -> xr.DataArray:
     """Average a map over a point group, in RELION's axes, about the centre ``n // 2``.
 
     Trilinear; places outside of the box count as zero.
@@ -35,9 +39,12 @@ def symmetrise(volume: Any, symmetry: str, pixel_size: float | None = None) -> x
         ``C1, Cn, Dn, T, O, I1 ... I4``.
     pixel_size : float, Å, optional
         Overrides what the map says.
+    progress : bool or callable
+        A bar (after a second), or a function of (done, total), which may raise to cancel.
     """
     v = open_map(volume, pixel_size=pixel_size)
-    return map_of(_mean(values_of(v), symmetry_operators(symmetry)), v, history=f"symmetrised {symmetry}")
+    with Steps(progress, 1, "symmetrise"):
+        return map_of(_mean(values_of(v), symmetry_operators(symmetry)), v, history=f"symmetrised {symmetry}")
 
 
 def _mean(x: Any, operators: np.ndarray) -> Any:
@@ -166,6 +173,7 @@ def align_symmetry(
     n_orientations: int = 400,
     seed: int = 0,
     pixel_size: float | None = None,
+    progress: bool | Callable[[int, int], object] = True,
 ) -> AlignedMap:
     """Turn a map so that its symmetry axes are RELION's axes of a point group.
 
@@ -187,11 +195,22 @@ def align_symmetry(
     seed : int
     pixel_size : float, Å, optional
         Overrides what the map says.
+    progress : bool or callable
+        A bar (after a second), or a function of (done, total), which may raise to cancel.
 
     Notes
     -----
     RELION's program is ``relion_align_symmetry``.
     """
+    # scores, one after the other; how many the refinements need is known about
+    with Steps(progress, n_orientations + 1000, "align to symmetry"):
+        return _align(volume, symmetry, keep_center, apply_symmetry, working_box, n_orientations, seed, pixel_size)
+
+
+def _align(
+    volume: Any, symmetry: str, keep_center: bool, apply_symmetry: bool, working_box: int, n_orientations: int, seed: int,
+    pixel_size: float | None,
+) -> AlignedMap:  # fmt: skip
     from scipy.optimize import minimize
     from scipy.spatial.transform import Rotation
 
@@ -229,6 +248,7 @@ def align_symmetry(
         return AlignedMap(v, np.eye(3), symmetry, before, before)
     tried = np.concatenate([np.eye(3)[None], Rotation.random(n_orientations, rng=rng).as_matrix()])
     rough = score(tried, few)
+    pulse(n_orientations)
     best, best_score = np.eye(3), np.inf
     for start in tried[np.argsort(rough)[:10]]:
 

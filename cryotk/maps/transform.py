@@ -17,7 +17,7 @@ import array_api_compat
 import numpy as np
 import scipy.fft
 
-from cryotk.execution import default_threads
+from cryotk.execution import default_threads, pulse
 from cryotk.kernels import shell_sums
 
 __all__ = [
@@ -82,16 +82,33 @@ def _slabs(n: int) -> list[tuple[int, int]]:
 
 
 def each_slab(function: Callable[[int, int], Any], n: int) -> list[Any]:
-    """Run a function over a fixed cut of ``n`` planes, in threads; results in order."""
+    """Run a function over a fixed cut of ``n`` planes, in threads; results in order. One step of a call's progress."""
     slabs, threads = _slabs(n), default_threads()
+    out, share = [], 1 / len(slabs)
     if threads == 1 or n < _SMALL:
-        return [function(*s) for s in slabs]
+        for s in slabs:
+            out.append(function(*s))
+            pulse(share)
+        return out
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(lambda s: function(*s), slabs))
+        waiting = [pool.submit(function, *s) for s in slabs]
+        try:
+            for future in waiting:
+                out.append(future.result())
+                pulse(share)
+        finally:
+            for future in waiting:
+                future.cancel()
+    return out
 
 
-def _workers(n: int) -> int:
-    return default_threads() if n >= _SMALL else 1
+def _pieces(function: Callable[[int, int], Any], n: int) -> None:
+    """A pass of a transform: slabs of a large box, a small one at once."""
+    if n >= _SMALL:
+        each_slab(function, n)
+    else:
+        function(0, n)
+        pulse(1.0)
 
 
 def forward(x: Any, mask: Any = None) -> Any:
@@ -100,23 +117,26 @@ def forward(x: Any, mask: Any = None) -> Any:
     if not is_numpy(x):
         xp = namespace(x)
         return xp.fft.rfftn(x if mask is None else x * mask, axes=(0, 1, 2), norm="forward")
-    if mask is None:
-        return scipy.fft.rfftn(x, workers=_workers(n), norm="forward")
     f = np.empty((n, n, n // 2 + 1), np.complex128 if x.dtype == np.float64 else np.complex64)
 
     def lines(a: int, b: int) -> None:
-        f[a:b] = scipy.fft.rfft(x[a:b] * mask[a:b], axis=2, norm="forward", workers=1)
+        block = x[a:b] if mask is None else x[a:b] * mask[a:b]
+        f[a:b] = scipy.fft.rfft(block, axis=2, norm="forward", workers=1)
 
-    each_slab(lines, n)
+    _pieces(lines, n)
     return _in_planes(scipy.fft.fft, f)
 
 
 def _in_planes(transform: Any, f: np.ndarray) -> np.ndarray:
     """Complex transforms along z and y, in place; the forward one is divided by the number of points."""
-    for axis in (1, 0):
-        out = transform(f, axis=axis, overwrite_x=True, workers=_workers(f.shape[0]), norm="forward")
-        if not np.may_share_memory(out, f):
-            f[...] = out
+
+    def along(axis: int, planes: np.ndarray) -> None:
+        out = transform(planes, axis=axis, overwrite_x=True, workers=1, norm="forward")
+        if not np.may_share_memory(out, planes):
+            planes[...] = out
+
+    _pieces(lambda a, b: along(1, f[a:b]), f.shape[0])
+    _pieces(lambda a, b: along(0, f[:, a:b]), f.shape[1])
     return f
 
 
@@ -125,15 +145,13 @@ def inverse(f: Any, n: int, overwrite: bool = False) -> Any:
     if not is_numpy(f):
         xp = namespace(f)
         return xp.fft.irfftn(f, s=(n, n, n), axes=(0, 1, 2), norm="forward")
-    if not overwrite:
-        return scipy.fft.irfftn(f, s=(n, n, n), workers=_workers(n), norm="forward")
-    work = _in_planes(scipy.fft.ifft, f)
+    work = _in_planes(scipy.fft.ifft, f if overwrite else f.copy())
     out = np.empty((n, n, n), np.float64 if f.dtype == np.complex128 else np.float32)
 
     def lines(a: int, b: int) -> None:
         out[a:b] = scipy.fft.irfft(work[a:b], n, axis=2, norm="forward", workers=1)
 
-    each_slab(lines, n)
+    _pieces(lines, n)
     return out
 
 
@@ -149,7 +167,7 @@ def mask_transform(f: Any, mask: Any) -> Any:
         block *= mask[a:b]
         work[a:b] = scipy.fft.rfft(block, axis=2, norm="forward", overwrite_x=True, workers=1)
 
-    each_slab(lines, n)
+    _pieces(lines, n)
     return _in_planes(scipy.fft.fft, work)
 
 

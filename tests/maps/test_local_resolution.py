@@ -99,7 +99,7 @@ def test_options(halves):
     assert with_mask.points.sizes["point"] < everywhere.points.sizes["point"]
     seen = []
     ctk.local_resolution(h.one, h.two, sampling=24, progress=lambda done, total: seen.append((done, total)))
-    assert seen[-1][0] == seen[-1][1] == len(seen)
+    assert seen[-1][0] == seen[-1][1] and len(seen) > 8
 
     def stop(done, total):
         raise KeyboardInterrupt

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -158,35 +159,72 @@ def test_local_resolution_dock(with_halves, halves, finish):
     assert "median" in dock.work.status.text() and dock.plot.curves
 
 
-def test_cancel_stops_local_resolution_between_windows(with_halves, finish, monkeypatch):
+DOCKS = {"Post-process": ("postprocess", "run"), "Mask creation": ("create_mask", "make"), "Local resolution": ("local_resolution", "run")}
+
+
+@pytest.mark.filterwarnings("ignore::cryotk.errors.DataWarning")
+@pytest.mark.parametrize("name", DOCKS)
+def test_docks_show_progress_and_cancel_within_a_fraction_of_a_second(viewer, finish, monkeypatch, qtbot, name):
+    from cryotk_widgets.napari.samples import noisy_half_maps
+
     import cryotk.maps
 
-    started, reports = threading.Event(), []
-    real = cryotk.maps.local_resolution
+    for h in noisy_half_maps(128, 2.0):
+        h.cryo.to_napari(viewer)
+    function, start = DOCKS[name]
+    half_way, gate, reports = threading.Event(), threading.Event(), []
+    real = getattr(cryotk.maps, function)
 
     def watched(*args, progress, **kwargs):
         def step(done, total):
             reports.append((done, total))
-            started.set()
-            if len(reports) == 2:
-                gate.wait(30)
+            if 3 * done > total:
+                half_way.set()
+                gate.wait(60)
             progress(done, total)
 
         return real(*args, progress=step, **kwargs)
 
-    gate = threading.Event()
-    monkeypatch.setattr(cryotk.maps, "local_resolution", watched)
-    _, dock = with_halves.window.add_plugin_dock_widget("cryotk", "Local resolution")
-    dock.sampling.value = 20
-    dock.run()
-    assert dock.work.cancel_button.isEnabled() and started.wait(60)
+    monkeypatch.setattr(cryotk.maps, function, watched)
+    _, dock = viewer.window.add_plugin_dock_widget("cryotk", name)
+    finish(dock)
+    getattr(dock, start)()
+    assert dock.work.cancel_button.isEnabled()
+    qtbot.waitUntil(half_way.is_set, timeout=120_000)
+    # the bar follows what is done
+    qtbot.waitUntil(lambda: dock.work._bar.total == reports[-1][1], timeout=5000)
+    assert 0 < dock.work._bar.n <= reports[-1][0]
     dock.work.cancel_button.click()
+    used = time.process_time()
     gate.set()
     finish(dock)
+    used = time.process_time() - used
     assert dock.work.status.text() == "cancelled" and dock.result is None
-    assert reports[-1][0] < reports[-1][1] and "local resolution" not in with_halves.layers
+    assert reports[-1][0] < reports[-1][1] and used < 0.6, used  # all threads' and the window's seconds
     assert dock.work.run("again", lambda step: 1, lambda result: None)
     finish(dock)
+
+
+def test_work_without_reports_is_cancelled_at_its_next_pass_over_a_map(viewer, finish, halves):
+    from cryotk_widgets.napari.work import Work
+
+    class Dock:
+        work = Work()
+
+    begun, gate, passed = threading.Event(), threading.Event(), []
+
+    def work(step):
+        begun.set()
+        gate.wait(60)
+        ctk.lowpass(halves[0], 10)
+        passed.append(1)
+
+    Dock.work.run("filtering", work, passed.append)
+    assert begun.wait(10)
+    Dock.work.cancel()
+    gate.set()
+    finish(Dock)
+    assert Dock.work.status.text() == "cancelled" and not passed
 
 
 def test_class_dock(viewer, finish, shared, tmp_path):

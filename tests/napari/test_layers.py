@@ -66,6 +66,27 @@ def test_a_512_map_is_opened_by_reading_three_of_its_sections(tmp_path):
     assert data.bytes_read == 4 * 4 * 512**2  # a cut along another axis reads its own pixels only
 
 
+def test_a_lazy_map_is_read_in_parts_that_can_be_cancelled(tmp_path):
+    from types import SimpleNamespace
+
+    from cryotk_widgets.napari.layers import volume_of
+
+    values = np.random.default_rng(0).standard_normal((70, 8, 8)).astype(np.float32)
+    ctk.write_volume(values, tmp_path / "m.mrc", 1.5)
+    layer = SimpleNamespace(data=FileArray(tmp_path / "m.mrc"), ndim=3, metadata={}, scale=(1.5,) * 3, name="m")
+    told = []
+    assert np.array_equal(volume_of(layer, lambda *a: told.append(a)).values, values)
+    assert told == [(32, 70), (64, 70), (70, 70)]
+
+    def stop(done, total):
+        raise KeyError
+
+    layer.data = FileArray(tmp_path / "m.mrc")
+    with pytest.raises(KeyError):
+        volume_of(layer, stop)
+    assert layer.data.bytes_read == 32 * 64 * 4
+
+
 def test_what_is_a_stack_and_what_a_volume(tmp_path, blob):
     ctk.write_stack(blob, tmp_path / "s.mrcs", 2.0)
     [(data, options, _)] = read(str(tmp_path / "s.mrcs"))

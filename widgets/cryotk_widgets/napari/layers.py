@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ LayerData = tuple[Any, dict[str, Any], str]
 
 _ENOUGH = 1_000_000
 _SECTIONS = 5
+_AT_ONCE = 32
 
 
 def _sample(array: Any, middle: bool) -> np.ndarray:
@@ -162,8 +164,14 @@ def array_layer(array: Any, **changes: Any) -> LayerData:
     return volume_layer(data, a, name, source, **{"translate": at} | changes)
 
 
-def volume_of(layer: Any) -> Any:
-    """The volume that an image layer shows, for cryotk's functions; a lazy one is read now.
+def volume_of(layer: Any, step: Callable[[int, int], None] = lambda done, total: None) -> Any:
+    """The volume that an image layer shows, for cryotk's functions; a lazy one is read now, a few sections at a time.
+
+    Parameters
+    ----------
+    layer : napari.layers.Image
+    step : callable
+        Told of (done, total) sections; may raise to cancel.
 
     Raises
     ------
@@ -178,4 +186,12 @@ def volume_of(layer: Any) -> Any:
     if max(scale) - min(scale) > 1e-4 * max(scale):
         raise DataError(f"{layer.name}: its voxels are {' x '.join(f'{s:.4g}' for s in scale)} Å; a map needs cubes")
     source = layer.metadata.get("cryotk", {}).get("source", "")
-    return as_volume(np.asarray(layer.data, np.float32), scale[0], source or layer.name)
+    data = layer.data
+    if isinstance(data, np.ndarray):
+        step(1, 1)
+        return as_volume(np.asarray(data, np.float32), scale[0], source or layer.name)
+    values = np.empty(data.shape, np.float32)
+    for i in range(0, len(values), _AT_ONCE):
+        values[i : i + _AT_ONCE] = np.asarray(data[i : i + _AT_ONCE])
+        step(min(i + _AT_ONCE, len(values)), len(values))
+    return as_volume(values, scale[0], source or layer.name)

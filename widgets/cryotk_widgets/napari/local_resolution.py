@@ -92,7 +92,7 @@ class LocalResolutionDock(HalfMapsDock):
         self._choose_halves()
 
     def run(self, *_: Any) -> None:
-        """Start; cancelling stops at the next window."""
+        """Start; the result comes when it is there."""
         from cryotk.errors import DataError
         from cryotk.maps import local_resolution
 
@@ -105,10 +105,10 @@ class LocalResolutionDock(HalfMapsDock):
         def work(step: Any) -> Any:
             if one is None or two is None:
                 raise DataError("open two half-maps first (File > Open Sample > cryotk has some)")
-            half1, half2 = volume_of(one), volume_of(two)
-            step(0, 1)
-            inside = None if mask is None else volume_of(mask)
+            half1, half2 = volume_of(one, step), volume_of(two, step)
+            inside = None if mask is None else volume_of(mask, step)
             result = local_resolution(half1, half2, inside, progress=step, **settings)
+            step(1, 1)
             return result, one, self._surface(result, inside)
 
         self.work.run("local resolution", work, self._done)

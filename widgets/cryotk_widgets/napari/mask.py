@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from magicgui.widgets import CheckBox, FloatSlider, FloatSpinBox, Label, PushButton
 
+from cryotk.execution import Steps
 from cryotk_widgets.napari.dock import Dock, later
 from cryotk_widgets.napari.layers import volume_layer, volume_of
 
@@ -75,12 +76,10 @@ class MaskDock(Dock):
             from cryotk.maps import lowpass, suggest_threshold
             from cryotk_widgets.volume_pictures import cropped
 
-            step(0, 3)
-            volume = volume_of(layer)
+            volume = volume_of(layer, step)
             a = float(volume.attrs["pixel_size"])
-            step(1, 3)
-            smooth = np.asarray(lowpass(volume, low).values if low else volume.values, np.float32)
-            step(2, 3)
+            with Steps(step, 8, "low-pass"):
+                smooth = np.asarray(lowpass(volume, low).values if low else volume.values, np.float32)
             return cropped(smooth, _PREVIEW), suggest_threshold(smooth, lowpass=None, pixel_size=a), a, smooth.shape[0]
 
         def done(outcome: Any) -> None:
@@ -147,10 +146,7 @@ class MaskDock(Dock):
 
             if layer is None:
                 raise DataError("open a map first")
-            step(0, 2)
-            volume = volume_of(layer)
-            step(1, 2)
-            return create_mask(volume, **settings)
+            return create_mask(volume_of(layer, step), progress=step, **settings)
 
         def done(result: Any) -> None:
             self.result = result

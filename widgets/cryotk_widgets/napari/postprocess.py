@@ -10,6 +10,7 @@ from magicgui.types import FileDialogMode
 from magicgui.widgets import CheckBox, FileEdit, FloatSlider, FloatSpinBox, PushButton
 from qtpy.QtWidgets import QTabWidget
 
+from cryotk.execution import Steps
 from cryotk_widgets.napari.curves import Curve, CurvePlot
 from cryotk_widgets.napari.dock import HalfMapsDock, file_or_none
 from cryotk_widgets.napari.layers import volume_layer, volume_of
@@ -101,14 +102,9 @@ class PostprocessDock(HalfMapsDock):
         def work(step: Any) -> Any:
             if one is None or two is None:
                 raise DataError("open two half-maps first (File > Open Sample > cryotk has some)")
-            step(0, 4)
-            half1 = volume_of(one)
-            step(1, 4)
-            half2 = volume_of(two)
-            step(2, 4)
-            inside = None if mask is None else volume_of(mask)
-            step(3, 4)
-            return postprocess(half1, half2, inside, **settings), one
+            half1, half2 = volume_of(one, step), volume_of(two, step)
+            inside = None if mask is None else volume_of(mask, step)
+            return postprocess(half1, half2, inside, progress=step, **settings), one
 
         self.work.run("post-processing", work, self._done)
 
@@ -145,7 +141,11 @@ class PostprocessDock(HalfMapsDock):
             self.work.say(f"sharpened with {b:.0f} Å²")
 
         if result is not None:
-            self.work.run("sharpening", lambda step: result.sharpened(b, low), done)
+            def work(step: Any) -> Any:
+                with Steps(step, 4, "sharpening"):
+                    return result.sharpened(b, low)
+
+            self.work.run("sharpening", work, done)
 
     def save(self, *_: Any) -> None:
         """Write ``postprocess.star`` and RELION's other files."""

@@ -12,6 +12,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QWidget
 
 from cryotk.errors import CryotkError
+from cryotk.execution import Steps
 
 __all__ = ["Cancelled", "Work"]
 
@@ -26,7 +27,7 @@ class Cancelled(Exception):
 class Work(QWidget):
     """One piece of work at a time: a status line and a cancel button.
 
-    Work that reports its progress stops at its next report; what reports nothing runs to its end, and its result is dropped.
+    Cancelling ends it at its next report of progress, or at the next pass of cryotk's functions over a map; the result is dropped.
     """
 
     _stepped = Signal(int, int)
@@ -84,8 +85,13 @@ class Work(QWidget):
             self._stepped.emit(int(done), int(total))
 
         def guarded() -> tuple[Any, BaseException | None]:
+            def check(*_: int) -> None:
+                if stop.is_set():
+                    raise Cancelled
+
             try:
-                return function(step), None
+                with Steps(check, 1, title):
+                    return function(step), None
             except Exception as error:
                 return None, error
 
@@ -98,7 +104,7 @@ class Work(QWidget):
         return True
 
     def cancel(self) -> None:
-        """Stop at the next report of progress, and drop the result in any case."""
+        """Stop at the next report of progress or pass over a map, and drop the result in any case."""
         if self.is_running:
             self._stop.set()
             self.cancel_button.setEnabled(False)
