@@ -16,6 +16,7 @@ from cryotk.data.refinement import Iteration, RefinementModel
 from cryotk.errors import SettingsError
 from cryotk.io.mrc import write_mrc
 from cryotk.io.particle_tables import particle_blocks
+from cryotk.io.relion_moments import Moments, write_moments
 from cryotk.io.relion_read import ASSIGNMENTS
 from cryotk.io.star import StarBlock, read_star, write_star
 
@@ -77,6 +78,7 @@ def write_iteration(
     command: str = "",
     project_dir: str | os.PathLike[str] | None = None,
     version: Literal["5", "3.1"] = "5",
+    moments: list[Moments] | None = None,
 ) -> Path:
     """Write RELION's files of one iteration, each atomically, the optimiser file last.
 
@@ -98,6 +100,8 @@ def write_iteration(
         Names inside the files are relative to it when it holds ``directory`` (RELION runs there); otherwise bare names.
     version : {"5", "3.1"}
         RELION 3.1 wants a noise spectrum per scale group, and fewer optimiser entries.
+    moments : list, optional
+        Of VDAM: both moments of each class, which RELION 4 and 5 go on from (see :mod:`cryotk.io.relion_moments`).
 
     Returns
     -------
@@ -118,7 +122,13 @@ def write_iteration(
     models = {"": m} if iteration.half2 is None else {"_half1": m, "_half2": iteration.half2}
     for half, model in models.items():
         names = _write_maps(folder, stem + half, model, inside, version)
-        write_star(folder / f"{stem}{half}_model.star", _model_blocks(model, names, version, data), tag)
+        blocks = _model_blocks(model, names, version, data)
+        if moments is not None and version == "5":
+            columns = blocks["model_classes"].columns
+            first = {"rlnReferenceImage": columns.pop("rlnReferenceImage")}
+            named = write_moments(folder, stem + half, moments, model.pixel_size, inside)
+            blocks["model_classes"].columns = first | named | columns
+        write_star(folder / f"{stem}{half}_model.star", blocks, tag)
     if iteration.half_maps is not None:
         for half, half_map in zip(("half1", "half2"), iteration.half_maps, strict=True):
             write_mrc(folder / f"{stem}_{half}_class001_unfil.mrc", half_map, m.pixel_size)
@@ -130,6 +140,8 @@ def write_iteration(
     entries = optimiser_entries(iteration, settings or {}, inside, root, stem)
     if version == "3.1":
         entries = {k: v for k, v in entries.items() if not k.startswith(_ONLY_5)}
+        # its gradient descent is another one: it goes on with full iterations
+        entries["rlnDoStochasticGradientDescent"] = 0
     path = folder / f"{stem}_optimiser.star"
     header = (
         f"# RELION optimiser; version {relion}\n# {command} \n" if command else f"# RELION optimiser; version {relion}; by cryotk\n"

@@ -378,9 +378,7 @@ class InitialModel(GradientJob):
             "inactivity_threshold": float(o.get("rlnSgdClassInactivityThreshold", 0)),
         }
         limit = float(o.get("rlnHighresLimitExpectation", -1))
-        if limit > 0:
-            values["resolution_limit"] = limit
-        return values
+        return values | {"resolution_limit": limit if limit > 0 else None}
 
     def __repr__(self) -> str:
         s = self.settings

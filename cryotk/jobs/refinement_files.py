@@ -38,7 +38,9 @@ def write_refinement(job: RefinementJob, directory: Path, iteration: Iteration) 
     optimiser = inherited | job._optimiser_entries()
     project = job.particles.attrs.get("project_dir")
     written = replace(iteration, number=FINISHED) if iteration.convergence.has_converged else iteration
-    write_iteration(directory, written, particles=table, settings=optimiser, project_dir=project)
+    write_iteration(
+        directory, written, particles=table, settings=optimiser, project_dir=project, moments=job._moments_of(iteration)
+    )
     state = {
         "settings": s.model_dump(),
         "number": iteration.number,
@@ -181,6 +183,7 @@ def _resume_relion(cls: type[Job], path: Path, particles: Any, changes: dict[str
     it.particles = job.particles
     job.iterations.append(it)
     job._adopt(it)
+    job._adopt_files(path, it)
     return job
 
 

@@ -24,6 +24,8 @@ from cryotk.jobs.step import Expectation, Particles, StepContext, run_expectatio
 if TYPE_CHECKING:
     import xarray as xr
 
+    from cryotk.io.relion_moments import Moments
+
 __all__ = ["RefinementJob", "RefinementSettings", "draw_seed"]
 
 
@@ -238,6 +240,13 @@ class RefinementJob(PosteriorMixin, IterativeJob):
             self.particles, column("class_number", 0).astype(int), state.poses, state.shifts, column("max_probability", 0),
             column("n_significant", 0).astype(int), column("log_likelihood", 0), state.norm, np.zeros(n, bool),
         )
+
+    def _adopt_files(self, path: Path, iteration: Iteration) -> None:
+        """Take more than model and assignments from RELION's files of an iteration."""
+
+    def _moments_of(self, iteration: Iteration) -> list[Moments] | None:
+        """Momenta after an iteration, for RELION's files; None where there are none."""
+        return None
 
     def branch(self, **changes: Any) -> Self:
         """Return a new job from the same state with other settings, e.g. ``job.branch(tau2_fudge=4)``."""

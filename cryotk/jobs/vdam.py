@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from cryotk.execution.progress import Progress
+    from cryotk.io.relion_moments import Moments
 
 __all__ = ["GradientJob"]
 
@@ -196,6 +197,29 @@ class GradientJob(RefinementJob):
         """A run that is stopped between two kept mini-batches loses none."""
         if p.phase == "stopped" and self._directory is not None:
             self._write_last(self._directory)
+
+    def _moments_of(self, iteration: Iteration) -> list[Moments] | None:
+        if self.schedule is None or self._momenta is None or not self.iterations or iteration is not self.iterations[-1]:
+            return None
+        return [(m.first, m.second) for m in self._momenta]
+
+    def _adopt_files(self, path: Path, iteration: Iteration) -> None:
+        from cryotk.io.relion_moments import read_moments
+        from cryotk.io.relion_read import find_near
+
+        if self.schedule is None or iteration.number < 1:
+            return
+        model = find_near(str(iteration.optimiser.get("rlnModelStarFile", "")), path.resolve().parent)
+        found = None if model is None else read_moments(model)
+        if found is not None:
+            self._momenta = [Momentum(first, second) for first, second in found]
+            return
+        warnings.warn(
+            f"{path}: the files of its momenta (_1moment, _2moment) are not there: they start anew, and the run goes on along "
+            "another path than RELION's; copy them beside it",
+            DataWarning,
+            stacklevel=5,
+        )
 
     def _extra_state(self) -> dict[str, Any]:
         if self.schedule is None:

@@ -262,7 +262,8 @@ def test_relions_run_goes_on_by_vdam(shared):
     """From RELION's last mini-batch: its model, poses and schedule; momenta, which its files here do not have, start anew."""
     path = shared / "reference" / "class2d_vdam" / "run_it200_optimiser.star"
     particles = shared / "reference" / "betagal_noisy" / "particles.star"
-    job = ctk.Class2D.resume(path, particles, n_batches=201)
+    with pytest.warns(DataWarning, match="momenta"):
+        job = ctk.Class2D.resume(path, particles, n_batches=201)
     assert job.settings.algorithm == "vdam" and job.settings.tau2_fudge == 2 and job.iteration == 200
     before = job.current
     it = job.iterate()
