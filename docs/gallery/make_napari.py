@@ -1,8 +1,8 @@
-"""Pictures of the napari docks at work: ``python docs/gallery/make_napari.py [--halves HALF1 HALF2] [--model MODEL.star]``.
+"""Pictures of the napari docks at work: ``python docs/gallery/make_napari.py [--halves HALF1 HALF2] [--model MODEL.star] [--tracks TRACKS.star] [--picks SET.star]``.
 
 Writes ``docs/figures/napari_*.png``. Needs the napari extra and a screen
 (``xvfb-run -s "-screen 0 1400x900x24 +extension GLX" python …``); in software, a picture in 3D takes minutes.
-Without files the half-maps are simulated, and the class viewer is left out.
+Without files the half-maps are simulated, and class viewer, tracks and picks are left out.
 """
 
 from __future__ import annotations
@@ -70,6 +70,8 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--halves", nargs=2, type=Path)
     arguments.add_argument("--model", type=Path)
+    arguments.add_argument("--tracks", type=Path)
+    arguments.add_argument("--picks", type=Path)
     given = arguments.parse_args()
     halves = [ctk.open_volume(p) for p in given.halves] if given.halves else noisy_half_maps()
     density = halves[0].copy(data=0.5 * (halves[0].values + halves[1].values))
@@ -103,6 +105,17 @@ def main() -> None:
     viewer.open_sample("cryotk", "micrograph")
     viewer.reset_view()
     keep(viewer, "micrograph", 700, 24)
+    for name, file in (("tracks", given.tracks), ("picks", given.picks)):
+        if file:
+            viewer = window()
+            viewer.open(str(file), plugin="cryotk")
+            settle()
+            viewer.reset_view()
+            if name == "picks":
+                in_3d(viewer, 0.8)
+                for layer in viewer.layers:  # the second tomogram
+                    layer.visible = not layer.visible
+            keep(viewer, name, 700, 64)
 
 
 if __name__ == "__main__":

@@ -141,6 +141,7 @@ class PostprocessDock(HalfMapsDock):
             self.work.say(f"sharpened with {b:.0f} Å²")
 
         if result is not None:
+
             def work(step: Any) -> Any:
                 with Steps(step, 4, "sharpening"):
                     return result.sharpened(b, low)

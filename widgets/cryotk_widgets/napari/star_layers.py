@@ -14,6 +14,8 @@ from cryotk.io import StarBlock, read_star
 from cryotk.io.relion_read import find_near
 from cryotk_widgets.napari.arrays import FileArray, MicrographArray, open_pixels
 from cryotk_widgets.napari.layers import LayerData, file_layer, image_layer, volume_layer
+from cryotk_widgets.napari.tomo_layers import is_tomo, optimisation_set_layers, pick_layers, tomogram_layers
+from cryotk_widgets.napari.track_layers import motion_layers, movie_layers
 
 __all__ = ["class_layers", "particle_layers", "postprocess_layers", "star_layers"]
 
@@ -28,7 +30,9 @@ def star_layers(path: str | os.PathLike[str]) -> list[LayerData]:
 
     Particles with coordinates become points on their micrographs where these are found, otherwise a stack of images; an
     ``autopick.star`` of RELION 4 and 5 the picks of all its micrographs, a list of micrographs these; a
-    ``_model.star`` (or its ``_optimiser.star``) its classes; a ``postprocess.star`` the sharpened map, the mask and the half-maps.
+    ``_model.star`` (or its ``_optimiser.star``) its classes; a ``postprocess.star`` the sharpened map, the mask and the half-maps;
+    polishing's ``_tracks.star``, a tilt series' ``motion.star`` and motion correction's files the tracks; particles with places in
+    three dimensions, and optimisation sets, points in their tomograms; a ``tomograms.star`` these.
 
     Raises
     ------
@@ -45,6 +49,17 @@ def star_layers(path: str | os.PathLike[str]) -> list[LayerData]:
         return class_layers(p, blocks["model_classes"], blocks.get("model_general"))
     if "general" in blocks and "rlnUnfilteredMapHalf1" in blocks["general"]:
         return postprocess_layers(p, blocks["general"])
+    if "global_shift" in blocks and "general" in blocks:
+        return movie_layers(p, blocks)
+    if "rlnParticleNumber" in blocks.get("general", {}):
+        return motion_layers(p, blocks)
+    for block in blocks.values():
+        if "rlnTomoParticlesFile" in block:
+            return optimisation_set_layers(p, block)
+        if is_tomo(block):
+            return pick_layers(p, blocks, block)
+        if block.is_loop and "rlnTomoReconstructedTomogram" in block:
+            return tomogram_layers(p, block)
     for block in blocks.values():
         if "rlnCoordinateX" in block or "rlnImageName" in block:
             return particle_layers(p, block)
@@ -55,7 +70,7 @@ def star_layers(path: str | os.PathLike[str]) -> list[LayerData]:
             return _micrograph_layers(p, block)
     raise FileFormatError(
         f"{path} holds {', '.join(f'data_{name}' for name in blocks) or 'nothing'}; napari can show files of particles, "
-        "coordinates or micrographs, _model.star and postprocess.star"
+        "coordinates, micrographs, tomograms or tracks, _model.star and postprocess.star"
     )
 
 
