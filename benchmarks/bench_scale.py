@@ -33,10 +33,13 @@ def make(folder, n, box, stacks, base=1000):
         ctk.write_stack(stack, folder / f"stack{s:04d}.mrcs", pixel_size=3.0)
         names[rows] = [f"{i + 1:06d}@stack{s:04d}.mrcs" for i in range(len(rows))]
     write_table(folder / f"particles_{n}.star", source, order % base, names[order])
+    write_table(folder / f"posed_{n}.star", source, order % base, names[order], poses=True)
+    molecule = ctk.simulate.molecule()
+    ctk.write_volume(ctk.simulate.volume(molecule, box, 3.0, amplitude=source.attrs["amplitude"]), folder / "truth.mrc")
 
 
-def write_table(path, source, rows, names):
-    """A RELION 3.1 table of images by name, with the CTFs of rows of a simulated set."""
+def write_table(path, source, rows, names, poses=False):
+    """A RELION 3.1 table of images by name, with the CTFs of rows of a simulated set; with their true poses on demand."""
     import pandas as pd
     import starfile
 
@@ -44,6 +47,9 @@ def write_table(path, source, rows, names):
     label = {"defocus_u": "rlnDefocusU", "defocus_v": "rlnDefocusV", "defocus_angle": "rlnDefocusAngle"}
     table = {"rlnImageName": list(names)} | {v: g[k].values for k, v in label.items()} | {"rlnOpticsGroup": np.ones(len(rows), int)}
     table["rlnMicrographName"] = [n.partition("@")[2].replace("stack", "mic") for n in names]
+    if poses:
+        table |= {f"rlnAngle{x.title()}": g[f"true_angle_{x}"].values for x in ("rot", "tilt", "psi")}
+        table |= {f"rlnOrigin{x.upper()}Angst": g[f"true_shift_{x}"].values for x in "xy"}
     optics = {
         "rlnOpticsGroup": np.array([1]), "rlnOpticsGroupName": ["opticsGroup1"], "rlnImagePixelSize": np.array([3.0]),
         "rlnVoltage": np.array([300.0]), "rlnSphericalAberration": np.array([2.7]), "rlnAmplitudeContrast": np.array([0.1]),
@@ -52,12 +58,14 @@ def write_table(path, source, rows, names):
     starfile.write({"optics": pd.DataFrame(optics), "particles": pd.DataFrame(table)}, path)
 
 
-def enlarge(folder, n, times):
+def enlarge(folder, n, times, name="particles"):
     """A table that names every image of ``particles_n`` ``times`` times."""
     import starfile
 
-    out = folder / f"particles_{n * times}.star"
-    tables = starfile.read(folder / f"particles_{n}.star", always_dict=True)
+    out = folder / f"{name}_{n * times}.star"
+    if out.exists():
+        return
+    tables = starfile.read(folder / f"{name}_{n}.star", always_dict=True)
     order = np.random.default_rng(3).permutation(n * times) % n
     starfile.write(tables | {"particles": tables["particles"].iloc[order]}, out)
 
