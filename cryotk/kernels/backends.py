@@ -57,6 +57,8 @@ class Backend:
     """Scores of the coarse pass held at once."""
     slice_bytes = 192_000_000
     """Fine slices made once for all blocks; when they need more, each block makes its own."""
+    slot_bytes = 160_000_000
+    """Slices and sums of the orientations of a block held at once."""
     insert_slices_at_once = 1024
     lanes: int | None = None
     """Lanes an iteration is cut into, where that is not the caller's choice."""
@@ -121,6 +123,8 @@ class CudaBackend(Backend):
     block_bytes = 1_000_000_000
     max_block = 1024
     coarse_bytes = 1_000_000_000
+    # a block that does not fit is halved instead
+    slot_bytes = 1 << 62
     insert_slices_at_once = 16_384
     lanes = 4
 

@@ -16,6 +16,7 @@ from cryotk.data.refinement import RefinementModel
 from cryotk.geometry import euler_to_matrix, relaxation_operators, symmetry_operators
 from cryotk.kernels.backends import Backend
 from cryotk.likelihood.coarse import coarse_global, coarse_local
+from cryotk.likelihood.parts import parts
 from cryotk.likelihood.posterior import BlockPosterior, BlockResult
 from cryotk.likelihood.prepare import Block, ImagePreparation
 from cryotk.likelihood.priors import log_prior_offsets, log_prior_orientations, mean_offset_prior
@@ -133,37 +134,38 @@ class ExpectationStep:
             backend=self.backend,
         )
         post.parent_direction = (post.parent_orientation // s.n_psi).astype(np.int64)
+        xp = self.backend.xp
         if tables.fine is not None:
-            slots, slices = parents.astype(np.int64), tables.fine
+            post.parent_slot, post.slices = parents.astype(np.int64), tables.fine
             post.slot_class, post.slot_orientation = None, None
         else:
-            different, slots = self.backend.xp.unique(parents, return_inverse=True)
-            slots, unique = slots.astype(np.int64), self.backend.to_host(different)
+            different, slots = xp.unique(parents, return_inverse=True)
+            post.parent_slot, unique = slots.astype(np.int64), self.backend.to_host(different)
             post.slot_class = unique // s.n_orientations
             post.slot_orientation = unique % s.n_orientations
-            matrices = s.child_matrices(post.slot_orientation).reshape(-1, 3, 3)
-            slices = tables.maker.slices(np.repeat(post.slot_class, s.n_children), matrices)
-            slices = slices.reshape(-1, s.n_children, 2, len(tables.prepare.lattice))
-        post.parent_slot, post.slices = slots, slices
-        clock = self._lap("slices", clock)
-        scores = self.backend.xp.empty(len(offsets) * s.n_children * s.n_offset_children, np.float32)
-        self.backend.ragged_scores(
-            block.score_image,
-            block.score_weight,
-            slices,
-            tables.fine_ramps,
-            parent_start,
-            slots,
-            parent_prior,
-            post.parent_class,
-            offset_start,
-            offsets,
-            s.n_offset_children,
-            log_prior_t,
-            scores,
-            tables.fine_grid,
-        )
-        clock = self._lap("fine", clock)
+        scores = xp.empty(len(offsets) * s.n_children * s.n_offset_children, np.float32)
+        for part, chosen, samples in parts(self.sampling, tables, post):
+            clock = self._lap("slices", clock)
+            out = scores if samples is None else xp.empty(len(part.offsets) * s.n_children * s.n_offset_children, np.float32)
+            self.backend.ragged_scores(
+                block.score_image,
+                block.score_weight,
+                part.slices,
+                tables.fine_ramps,
+                part.parent_start,
+                part.parent_slot,
+                parent_prior if chosen is None else parent_prior[chosen],
+                part.parent_class,
+                part.offset_start,
+                part.offsets,
+                s.n_offset_children,
+                log_prior_t,
+                out,
+                tables.fine_grid,
+            )
+            if samples is not None:
+                scores[samples] = out
+            clock = self._lap("fine", clock)
         self._finish(block, post, scores, log_prior_t)
         self._lap("posterior", clock)
         return post
@@ -304,11 +306,6 @@ class ExpectationStep:
         if result.flagged.any():
             post.drop(result.flagged)
         backend, xp, there = self.backend, self.backend.xp, self.backend.to_device
-        slot_used, compact = xp.unique(post.parent_slot, return_inverse=True)
-        slices = post.slices if len(slot_used) == len(post.slices) else post.slices[slot_used]
-        n_slots, n_children = slices.shape[:2]
-        rows = xp.zeros((n_slots, n_children, 2, len(lattice)), np.float32)
-        row_weights = xp.zeros((n_slots, n_children, len(lattice)), np.float32)
         noise = xp.zeros((len(block.images), tables.prepare.optics.box_size // 2 + 1))
         per_image = there(np.stack([block.scale, 0 * block.scale, 0 * block.scale], -1))
         per_particle = xp.zeros((len(block.particles), 2))
@@ -319,41 +316,49 @@ class ExpectationStep:
         prior_a = prior * a if (self.options.compat == "relion" and not self.is_3d) else prior
         offset_xy = s.fine_offsets if self.options.align else np.zeros((1, 2))
         signal = self.signal_shell[:, np.clip(tables.model_shell, 0, self.n_shells - 1)]
-        backend.accumulate(
-            block.data,
-            block.data_weight,
-            block.masked,
-            block.model_ctf,
-            there(block.image_start),
-            slices,
-            tables.fine_ramps,
-            post.parent_start,
-            compact.astype(np.int64),
-            post.parent_class,
-            post.parent_direction,
-            post.offset_start,
-            post.offsets,
-            post.n_offset_children,
-            post.weights,
-            tables.prepare.shell,
-            there(signal),
-            there(offset_xy, np.float64),
-            there((block.old_offset_px + block.rest_px) * a),
-            there(prior_a),
-            rows,
-            row_weights,
-            noise,
-            per_image,
-            per_particle,
-            *of_class,
-            tables.fine_grid,
-        )
-        # nothing is added to the sums before all that can run out of memory is done
+        for part, _chosen, _samples in parts(self.sampling, tables, post):
+            slot_used, compact = xp.unique(part.parent_slot, return_inverse=True)
+            slices = part.slices if len(slot_used) == len(part.slices) else part.slices[slot_used]
+            n_slots, n_children = slices.shape[:2]
+            rows = xp.zeros((n_slots, n_children, 2, len(lattice)), np.float32)
+            row_weights = xp.zeros((n_slots, n_children, len(lattice)), np.float32)
+            weight_of_particle = xp.zeros_like(per_particle)
+            backend.accumulate(
+                block.data,
+                block.data_weight,
+                block.masked,
+                block.model_ctf,
+                there(block.image_start),
+                slices,
+                tables.fine_ramps,
+                part.parent_start,
+                compact.astype(np.int64),
+                part.parent_class,
+                part.parent_direction,
+                part.offset_start,
+                part.offsets,
+                part.n_offset_children,
+                part.weights,
+                tables.prepare.shell,
+                there(signal),
+                there(offset_xy, np.float64),
+                there((block.old_offset_px + block.rest_px) * a),
+                there(prior_a),
+                rows,
+                row_weights,
+                noise,
+                per_image,
+                weight_of_particle,
+                *of_class,
+                tables.fine_grid,
+            )
+            per_particle += weight_of_particle
+            clock = self._lap("accumulate", clock)
+            # on a device nothing is added to the sums before all that can run out of memory is done: there is one part
+            self._insert(sums, tables, part, slot_used, rows, row_weights)
+            clock = self._lap("insert", clock)
         noise, per_image, per_particle = (backend.to_host(v) for v in (noise, per_image, per_particle))
         class_weight, class_offset, direction_weight = (backend.to_host(v) for v in of_class)
-        clock = self._lap("accumulate", clock)
-        self._insert(sums, tables, post, slot_used, rows, row_weights)
-        clock = self._lap("insert", clock)
         sums.class_weight += class_weight
         sums.class_offset += class_offset
         sums.direction_weight += direction_weight

@@ -68,6 +68,37 @@ class BlockPosterior:
         for i in np.nonzero(particles)[0]:
             self.weights[int(start[i]) : int(start[i + 1])] = 0
 
+    def part(self, keep: Any, slot: Any) -> tuple[BlockPosterior, Any]:
+        """The samples of some parents, without slices.
+
+        Parameters
+        ----------
+        keep : (n,) bool
+            Parents.
+        slot : (n,) int
+            Slots of all parents in the part.
+
+        Returns
+        -------
+        part : BlockPosterior
+        samples : (m,) bool
+            Which of ``weights`` are the part's, in their order.
+        """
+        xp = self.backend.xp
+        zero = xp.zeros(1, np.int64)
+        before = xp.concatenate([zero, xp.cumsum(keep.astype(np.int64))])
+        # cupy's repeat takes no array of counts: the parent of each offset is found by its position
+        offsets = keep[xp.searchsorted(self.offset_start, xp.arange(len(self.offsets)), side="right") - 1]
+        samples = xp.repeat(offsets, self.n_children * self.n_offset_children)
+        out = replace(
+            self, parent_start=before[self.parent_start], parent_class=self.parent_class[keep],
+            parent_orientation=self.parent_orientation[keep], parent_direction=self.parent_direction[keep],
+            parent_slot=slot[keep], offsets=self.offsets[offsets],
+            offset_start=xp.concatenate([zero, xp.cumsum(xp.diff(self.offset_start)[keep])]),
+            weights=self.weights[samples] if len(self.weights) else self.weights,
+        )  # fmt: skip
+        return out, samples
+
     def on_host(self) -> BlockPosterior:
         """The same in numpy arrays."""
         if not self.backend.on_device:

@@ -14,7 +14,8 @@ from cryotk.projection import Accumulator, FourierReference, group_transform
 __all__ = ["CoarseSlices", "SliceMaker", "group_transform"]
 
 SLICES_AT_ONCE = 1024
-"""The complex copy of slices stays small."""
+COPY_BYTES = 32_000_000
+"""Complex copies of slices stay small."""
 
 
 class SliceMaker:
@@ -62,13 +63,14 @@ class SliceMaker:
         if pixels is not None:
             kx, ky = (backend.to_device(k[pixels], np.int32) for k in (self.lattice.kx, self.lattice.ky))
         out = xp.empty((len(classes), 2, len(kx)), np.float32)
+        at_once = _at_once(SLICES_AT_ONCE, len(kx))
         inverse = self._inverses(matrices)
         for k in np.unique(classes):
             reference = self.references[k]
             extract = backend.extract_slices_3d if reference.is_3d else backend.extract_slices_2d
             of_class = np.nonzero(classes == k)[0]
-            for first in range(0, len(of_class), SLICES_AT_ONCE):
-                some = of_class[first : first + SLICES_AT_ONCE]
+            for first in range(0, len(of_class), at_once):
+                some = of_class[first : first + at_once]
                 values = xp.empty((len(some), len(kx)), np.complex64)
                 extract(
                     self._transform_of(k), backend.to_device(inverse[some]), kx, ky, reference.padding, reference.r_max, values
@@ -80,11 +82,13 @@ class SliceMaker:
 
     def insert(self, accumulators: list[Accumulator], classes: np.ndarray, matrices: np.ndarray, rows: Any, weights: Any) -> None:
         """Insert (n, 2, P) data rows and (n, P) weights of fine orientations."""
-        inverse = self._inverses(matrices)
+        inverse, at_once = self._inverses(matrices), self.backend.insert_slices_at_once
+        if not self.backend.on_device:
+            at_once = _at_once(at_once, rows.shape[-1])
         for k in np.unique(classes):
             of_class = np.nonzero(classes == k)[0]
-            for first in range(0, len(of_class), self.backend.insert_slices_at_once):
-                some = of_class[first : first + self.backend.insert_slices_at_once]
+            for first in range(0, len(of_class), at_once):
+                some = of_class[first : first + at_once]
                 self._insert(accumulators[k], inverse, rows, weights, some)
 
     def _insert(self, accumulator: Accumulator, inverse: np.ndarray, rows: Any, weights: Any, some: np.ndarray) -> None:
@@ -106,6 +110,11 @@ class SliceMaker:
         half = len(some) // 2
         self._insert(accumulator, inverse, rows, weights, some[:half])
         self._insert(accumulator, inverse, rows, weights, some[half:])
+
+
+def _at_once(most: int, n_pixels: int) -> int:
+    """Slices that are copied together."""
+    return int(max(1, min(most, COPY_BYTES // (8 * max(n_pixels, 1)))))
 
 
 class CoarseSlices:

@@ -1,0 +1,64 @@
+"""A block whose orientations do not fit into memory together is cut across them: the same posterior and sums."""
+
+import numpy as np
+import pytest
+
+import cryotk as ctk
+from cryotk.jobs.step import StepContext, cut_blocks
+from cryotk.likelihood.references import SliceMaker
+
+
+@pytest.fixture(scope="module")
+def job():
+    particles = ctk.simulate.particles(24, 32, 6.0, seed=5, poses=True, progress=False)
+    map_ = ctk.simulate.volume(ctk.simulate.molecule(), 32, 6.0, amplitude=particles.attrs["amplitude"])
+    job = ctk.Class3D(particles, [map_, map_], 2, mask_diameter=170, absolute_greyscale=True, initial_lowpass=20, seed=1)
+    # classes that differ, so that both count
+    job.current.model.references[1] *= 0.9
+    return job
+
+
+def _run(context: StepContext):
+    """Posterior weights, sums and the largest number of slices made at once, for one block."""
+    block = context.prepare(cut_blocks(context)[0])
+    step, poses = context.step, context.state.poses[block.particles]
+    made = []
+    slices = SliceMaker.slices
+
+    def count(self, classes, *rest):
+        made.append(len(classes))
+        return slices(self, classes, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SliceMaker, "slices", count)
+        post = context.posterior(block)
+        result = step.result(block, post, poses)
+        sums = step.empty_sums(len(context.data.group_names))
+        step.accumulate(sums, block, post, result, np.ones(len(block.images)), 1.0, context.data.columns.scale_group[block.images])
+    return post, result, sums, max(made, default=0)
+
+
+@pytest.mark.parametrize("tables", [True, False], ids=["fine slices ahead", "slices per block"])
+def test_parts_give_the_whole(job, monkeypatch, tables):
+    from cryotk.kernels.backends import CPU
+
+    if not tables:
+        monkeypatch.setattr(CPU, "slice_bytes", 0)
+    monkeypatch.setattr(CPU, "slot_bytes", 1 << 60)
+    post, result, sums, n_whole = _run(job._context())
+    n_pixels = len(job._context().step.tables[0].prepare.lattice)
+    for n_slots in (7, 1):
+        monkeypatch.setattr(CPU, "slot_bytes", n_slots * 20 * post.n_children * n_pixels + 1)
+        p, r, s, n = _run(job._context())
+        assert len(np.unique(post.parent_slot)) > 20
+        assert np.array_equal(p.weights, post.weights)
+        assert np.array_equal(r.angles, result.angles)
+        if not tables:
+            assert n == n_slots * post.n_children < n_whole
+        assert s.weight == pytest.approx(sums.weight, rel=1e-12)
+        for name in ("noise", "class_weight", "direction_weight", "scale_cross", "scale_self"):
+            np.testing.assert_allclose(getattr(s, name), getattr(sums, name), rtol=1e-5, atol=1e-6 * np.abs(getattr(sums, name)).max())
+        np.testing.assert_allclose(r.norm_correction, result.norm_correction, rtol=1e-5)
+        for a, b in zip(s.accumulators, sums.accumulators, strict=True):
+            np.testing.assert_allclose(a.data, b.data, rtol=0, atol=1e-6 * np.abs(b.data).max())
+            np.testing.assert_allclose(a.weight, b.weight, rtol=0, atol=1e-6 * b.weight.max())
