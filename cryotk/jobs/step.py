@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -14,7 +14,7 @@ import numpy as np
 from cryotk.data.refinement import RefinementModel, SamplingSettings
 from cryotk.data.source import read_ahead
 from cryotk.errors import SettingsError
-from cryotk.execution.device import device_backend
+from cryotk.execution.device import Lane, device_backend, devices_of, on_devices
 from cryotk.execution.lanes import Stopped, cut_lanes, run_lanes, tree_sum
 from cryotk.geometry import euler_to_matrix, healpix, symmetry_operators
 from cryotk.jobs.particle_set import ParticleSet
@@ -51,7 +51,7 @@ class StepSettings:
     compat: str | None = None
     relax_symmetry: str | None = None
     device: str = "cpu"
-    """``"cpu"`` or ``"cuda:<number>"``, see :func:`cryotk.execution.device.resolve_device`."""
+    """``"cpu"``, ``"cuda:0"`` or ``"cuda:0,1"``, see :func:`cryotk.execution.device.resolve_device`."""
 
 
 @dataclass
@@ -84,16 +84,18 @@ class StepContext:
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
+        self._others: dict[str, StepContext] = {}
         if not self.references:
             m = self.model
             self.references = [FourierReference.from_map(r, m.pixel_size, self.size, m.padding) for r in m.references]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "step", "sampling")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_others", "step", "sampling")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._lock = threading.Lock()
+        self._others = {}
 
     @property
     def local(self) -> bool:
@@ -120,8 +122,32 @@ class StepContext:
 
     @property
     def backend(self) -> Backend:
-        """Arrays and kernels of the expectation's device."""
-        return device_backend(self.settings.device) if self.step_type.any_backend else CPU
+        """Arrays and kernels of the expectation's device, the first of several."""
+        return device_backend(self.devices[0])
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Devices that lanes run on."""
+        return devices_of(self.settings.device) if self.step_type.any_backend else ("cpu",)
+
+    def on(self, device: str) -> StepContext:
+        """The same step on another one of its devices: tables of its own there, particles and references shared."""
+        if device == self.devices[0]:
+            return self
+        with self._lock:
+            if device not in self._others:
+                self._others[device] = replace(self, settings=replace(self.settings, device=device))
+            return self._others[device]
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Time of each pass, summed over lanes; empty where all lanes ran elsewhere."""
+        out: dict[str, float] = {}
+        for context in (self, *self._others.values()):
+            if "step" in context.__dict__:
+                for name, value in context.step.seconds.items():
+                    out[name] = out.get(name, 0.0) + value
+        return out
 
     def preparation(self, g: int, backend: Backend = CPU) -> ImagePreparation:
         """How images of an optics group are made ready."""
@@ -256,7 +282,9 @@ def cut_blocks(context: StepContext) -> list[np.ndarray]:
 def run_lane(
     context: StepContext, blocks: list[np.ndarray], stop: threading.Event | None, on_block: Callable[[int], None] | None
 ) -> tuple[Sums, list[Any]]:
-    """Do the blocks of one lane one after the other."""
+    """Do the blocks of one lane one after the other, on the lane's device."""
+    if isinstance(blocks, Lane):
+        context = context.on(blocks.device)
     backend = context.backend
     try:
         with backend.turn(), backend.use():
@@ -323,7 +351,7 @@ def run_expectation(
     blocks = cut_blocks(context)
     most = context.backend.lanes or (MAX_LANES_3D if context.model.is_3d else MAX_LANES_2D)
     lanes = [[blocks[i] for i in lane] for lane in cut_lanes(len(blocks), most)]
-    parts = run_lanes(run_lane, context, lanes, threads=threads, stop=stop, on_block=on_block)
+    parts = run_lanes(run_lane, context, on_devices(lanes, context.devices), threads=threads, stop=stop, on_block=on_block)
     sums = tree_sum([p[0] for p in parts])
     n = context.data.n
     out = Expectation(
@@ -340,8 +368,7 @@ def run_expectation(
             out.p_max[p], out.n_significant[p] = r.p_max, r.n_significant
             out.log_likelihood[p], out.flagged[p] = r.log_likelihood, r.flagged
             out.norm[images] = r.norm_correction
-    if "step" in context.__dict__:
-        out.seconds = dict(context.step.seconds)
+    out.seconds = context.seconds
     return out
 
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cryotk.data import Convergence
+from cryotk.execution.device import on_devices
 from cryotk.execution.lanes import cut_lanes, run_lanes, tree_sum
 from cryotk.jobs.step import MAX_LANES_2D, MAX_LANES_3D, Expectation, StepContext, block_size, run_lane
 from cryotk.likelihood import ExpectationStep
@@ -164,7 +165,7 @@ def run_batch(
     by_half = _cut(context, batch, significant)
     lanes = [lane for part in by_half for lane in part]
     of_half = [h for h, part in enumerate(by_half) for _ in part]
-    parts = run_lanes(run_lane, context, lanes, threads=threads, stop=stop, on_block=on_block)
+    parts = run_lanes(run_lane, context, on_devices(lanes, context.devices), threads=threads, stop=stop, on_block=on_block)
     n_scales = len(context.data.group_names)
     halves = tuple(
         tree_sum([p[0] for p, o in zip(parts, of_half, strict=True) if o == h] or [context.step.empty_sums(n_scales)])
@@ -179,8 +180,7 @@ def run_batch(
     for _sums, results in parts:
         for r, images in results:
             _take(out, r, images)
-    if "step" in context.__dict__:
-        out.seconds = dict(context.step.seconds)
+    out.seconds = context.seconds
     return out
 
 

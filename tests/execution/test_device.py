@@ -173,7 +173,7 @@ def test_auto_and_named_devices(cupy):
         resolve_device("cuda:99")
 
 
-@pytest.mark.parametrize("device", ["tpu", "cuda:", "cuda:0,1", "gpu"])
+@pytest.mark.parametrize("device", ["tpu", "cuda:", "cuda:0,", "cuda:0;1", "gpu"])
 def test_other_words_are_refused(device):
     with pytest.raises(SettingsError, match="device ="):
         resolve_device(device)

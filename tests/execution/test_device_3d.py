@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import cryotk as ctk
+from cryotk.errors import SettingsError
 from cryotk.jobs.initial_model import InitialModel
 
 BOX, PIXEL = 24, 8.0
@@ -51,6 +52,9 @@ JOBS = {
     "gradient": lambda p, r, d: InitialModel(
         p, n_batches=3, mask_diameter=170, seed=1, initial_sampling=30, offset_range_px=2, device=d
     ),
+    "gradient in 2D": lambda p, r, d: ctk.Class2D(
+        p, 2, algorithm="vdam", n_batches=3, mask_diameter=170, seed=1, psi_step=15, offset_range_px=2, device=d
+    ),
 }  # fmt: skip
 
 
@@ -68,6 +72,48 @@ def test_a_step_on_the_device_is_the_step_on_the_cpu(name, cupy, particles, refe
         if getattr(cupy, "stand_in", False):
             assert (cupy.launched.get("ragged_scores", 0) > before) == (device == "cuda")
     _close(*results)
+
+
+@pytest.fixture
+def two_cards(cupy):
+    """Two cards: cupy's, or two pretended ones whose arrays do not mix."""
+    if getattr(cupy, "stand_in", False):
+        cupy.set_device_count(2)
+        yield cupy
+        cupy.set_device_count(1)
+    elif cupy.cuda.runtime.getDeviceCount() < 2:
+        pytest.skip("needs two CUDA devices")
+    else:
+        yield cupy
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", JOBS)
+def test_lanes_on_two_cards_give_the_bits_of_one(name, two_cards, particles, reference):
+    found = []
+    for device in ("cuda", "cuda:0,1", "cuda:1"):
+        job = JOBS[name](particles, reference, device)
+        if getattr(two_cards, "stand_in", False):
+            two_cards.launched_on.clear()
+        for _ in range(2 if name == "first by correlation" else 1):
+            job.iterate()
+        found.append((job.current.model.references.tobytes(), job.assignments.max_probability.values.tobytes(), job.assignments.angle_rot.values.tobytes()))
+        if getattr(two_cards, "stand_in", False):
+            ran = two_cards.launched_on
+            assert set(ran) == {"cuda": {0}, "cuda:1": {1}, "cuda:0,1": {0, 1}}[device]
+            if device == "cuda:0,1":
+                assert min(ran.values()) > 0.3 * max(ran.values())
+    assert found[0] == found[1] == found[2]
+    assert job.posterior(3).attrs["p_max"] > 0
+
+
+def test_wrong_lists_of_cards_say_so(two_cards, particles, reference):
+    n = two_cards.cuda.runtime.getDeviceCount()
+    with pytest.raises(SettingsError, match=f"there are {n} CUDA devices"):
+        JOBS["global"](particles, reference, f"cuda:0,{n}")
+    with pytest.raises(SettingsError, match="names a card twice"):
+        JOBS["global"](particles, reference, "cuda:1,1")
 
 
 def test_slices_that_do_not_fit_are_made_by_each_block(cupy, particles, reference):

@@ -33,6 +33,19 @@ _guards = [False]
 launched: dict[str, int] = {}
 """How often each kernel ran."""
 transfers = {"to_device": 0, "to_host": 0}
+launched_on: dict[int, int] = {}
+"""How many kernels ran on each "device"."""
+_devices = [1]
+_thread = threading.local()
+
+
+def set_device_count(n: int) -> None:
+    """Pretend that there are ``n`` devices. An array belongs to the one that was current when it was made."""
+    _devices[0] = n
+
+
+def _current() -> int:
+    return getattr(_thread, "stack", [0])[-1]
 
 
 def set_order(backwards: bool) -> None:
@@ -81,7 +94,14 @@ class ndarray:
         if _limit[0] is not None and values.nbytes > _limit[0] and values.base is None:
             _failures[0] += 1
             raise OutOfMemoryError(f"allocating {values.nbytes} bytes")
-        self._a = values
+        self._raw, self.device_id = values, _current()
+
+    @property
+    def _a(self):
+        """The values, for work on the current device alone."""
+        if self.device_id != _current():
+            raise RuntimeError(f"an array of device {self.device_id} is used on device {_current()}")
+        return self._raw
 
     def __array__(self, *args, **kwargs):
         raise TypeError("Implicit conversion to a NumPy array is not allowed")
@@ -89,12 +109,12 @@ class ndarray:
     def __iter__(self):
         raise TypeError("looping over a device array is one transfer per element")
 
-    shape = property(lambda self: self._a.shape)
-    dtype = property(lambda self: self._a.dtype)
-    ndim = property(lambda self: self._a.ndim)
-    size = property(lambda self: self._a.size)
-    nbytes = property(lambda self: self._a.nbytes)
-    flags = property(lambda self: self._a.flags)
+    shape = property(lambda self: self._raw.shape)
+    dtype = property(lambda self: self._raw.dtype)
+    ndim = property(lambda self: self._raw.ndim)
+    size = property(lambda self: self._raw.size)
+    nbytes = property(lambda self: self._raw.nbytes)
+    flags = property(lambda self: self._raw.flags)
     T = property(lambda self: ndarray(self._a.T))
 
     @property
@@ -114,10 +134,10 @@ class ndarray:
         self._a.imag = _plain(value)
 
     def __len__(self):
-        return len(self._a)
+        return len(self._raw)
 
     def __repr__(self):
-        return f"device {self._a!r}"
+        return f"device {self._raw!r}"
 
     def __float__(self):
         return float(self._a)
@@ -136,7 +156,7 @@ class ndarray:
 
     def get(self):
         transfers["to_host"] += 1
-        return self._a.copy()
+        return self._raw.copy()
 
     def copy(self):
         return ndarray(self._a.copy())
@@ -288,14 +308,19 @@ class Device:
     mem_info = (8_000_000_000, 8_000_000_000)
     compute_capability = "00"
 
-    def __init__(self, index=0):
-        self.id = index
+    def __init__(self, index=None):
+        self.id = _current() if index is None else index
+        if not 0 <= self.id < _devices[0]:
+            raise RuntimeError(f"cudaErrorInvalidDevice: {self.id} of {_devices[0]}")
 
     def __enter__(self):
+        if not hasattr(_thread, "stack"):
+            _thread.stack = [0]
+        _thread.stack.append(self.id)
         return self
 
     def __exit__(self, *error):
-        return None
+        _thread.stack.pop()
 
     def synchronize(self):
         pass
@@ -304,7 +329,7 @@ class Device:
 cuda = types.SimpleNamespace(
     is_available=lambda: True,
     Device=Device,
-    runtime=types.SimpleNamespace(getDeviceCount=lambda: 1, getDeviceProperties=lambda i: {"name": b"stand-in"}),
+    runtime=types.SimpleNamespace(getDeviceCount=lambda: _devices[0], getDeviceProperties=lambda i: {"name": b"stand-in"}),
     memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
 )
 
@@ -397,6 +422,7 @@ class RawModule:
         sizes = (ctypes.c_uint * 3)(*(tuple(grid) + (1, 1))[:3])
         with _running:
             launched[name] = launched.get(name, 0) + 1
+            launched_on[_current()] = launched_on.get(_current(), 0) + 1
             if getattr(self._library, f"launch_{name}")(values, sizes, ctypes.c_uint(block[0]), _backwards[0]):
                 raise RuntimeError(f"{name}: threads of one block are at different barriers")
         for label, room, target in guarded:

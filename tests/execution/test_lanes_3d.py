@@ -1,0 +1,117 @@
+"""Jobs with maps, and mini-batches, on dask workers: the bits of threads, also when a worker dies in the middle."""
+
+import os
+import threading
+
+import numpy as np
+import pytest
+
+import cryotk as ctk
+from cryotk import execution
+from cryotk.execution.device import Lane, on_devices
+
+BOX, PIXEL = 24, 8.0
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+
+@pytest.fixture(scope="module")
+def particles():
+    return ctk.simulate.particles(60, BOX, PIXEL, snr=0.5, seed=5, poses=True, progress=False)
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return ctk.simulate.volume(ctk.simulate.molecule(), BOX, PIXEL)
+
+
+SETTINGS = {"mask_diameter": 170.0, "initial_lowpass": 40.0, "initial_sampling": 30.0, "offset_range_px": 2.0, "seed": 1}
+JOBS = {
+    "half-sets": lambda p, r: ctk.Refine3D(p, r, symmetry="D2", **SETTINGS),
+    "classes": lambda p, r: ctk.Class3D(p, r, 2, **SETTINGS),
+    "initial model": lambda p, r: ctk.InitialModel(
+        p, n_batches=4, mask_diameter=170, seed=1, initial_sampling=30, offset_range_px=2
+    ),
+    "mini-batches in 2D": lambda p, r: ctk.Class2D(
+        p, 2, algorithm="vdam", n_batches=4, mask_diameter=170, seed=1, psi_step=15, offset_range_px=2
+    ),
+}  # fmt: skip
+
+
+def bits(job):
+    it = job.current
+    out = [it.model.references.tobytes(), it.assignments.max_probability.values.tobytes(), it.assignments.angle_psi.values.tobytes()]
+    return out if it.half2 is None else [*out, it.half2.references.tobytes()]
+
+
+@pytest.fixture(scope="module")
+def on_threads(particles, reference):
+    out = {}
+    for name, make in JOBS.items():
+        job = make(particles, reference)
+        job.run(3, progress=False)
+        out[name] = bits(job)
+    return out
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as c:
+        yield c
+
+
+@pytest.fixture
+def client(cluster):
+    distributed = pytest.importorskip("distributed")
+    with distributed.Client(cluster) as c:
+        c.wait_for_workers(2)
+        execution.use(c)
+        try:
+            yield c
+        finally:
+            execution.use(None)
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_two_worker_processes_give_the_bits_of_threads(name, client, particles, reference, on_threads):
+    job = JOBS[name](particles, reference)
+    job.run(3, progress=False)
+    assert bits(job) == on_threads[name]
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_a_worker_killed_in_the_middle_costs_its_lanes_only(name, client, particles, reference, on_threads):
+    """Killed while it works on a lane of the second iteration; the nanny starts another one."""
+    job = JOBS[name](particles, reference)
+    job.iterate()
+    killed, done = [], []
+    pids = {address: pid for address, pid in client.run(os.getpid).items()}
+
+    def kill_one_that_works():
+        while not killed and not done:
+            busy = [w for w, tasks in client.processing().items() if tasks and w in pids]
+            if busy:
+                os.kill(pids[busy[0]], 9)
+                killed.append(busy[0])
+            threading.Event().wait(0.002)
+
+    killer = threading.Thread(target=kill_one_that_works)
+    killer.start()
+    job.iterate()
+    done.append(True)
+    killer.join()
+    assert killed
+    job.iterate()
+    assert bits(job) == on_threads[name]
+
+
+def _which(context, lane, stop, on_block):
+    return getattr(lane, "device", None), list(lane)
+
+
+def test_a_lane_keeps_its_device_on_the_way_to_a_worker(client):
+    lanes = on_devices([[np.arange(2)], [np.arange(3)], [np.arange(1)]], ["cuda:0", "cuda:1"])
+    assert all(isinstance(lane, Lane) for lane in lanes)
+    found = execution.run_lanes(_which, {}, lanes)
+    assert [device for device, _ in found] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert [len(blocks[0]) for _, blocks in found] == [2, 3, 1]
