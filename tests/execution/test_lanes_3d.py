@@ -85,7 +85,7 @@ def test_a_worker_killed_in_the_middle_costs_its_lanes_only(name, client, partic
     job = JOBS[name](particles, reference)
     job.iterate()
     killed, done = [], []
-    pids = {address: pid for address, pid in client.run(os.getpid).items()}
+    pids = dict(client.run(os.getpid))
 
     def kill_one_that_works():
         while not killed and not done:
