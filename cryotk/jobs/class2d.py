@@ -11,10 +11,10 @@ from pydantic import Field
 
 from cryotk.data import Convergence, Iteration, RefinementModel, SamplingSettings
 from cryotk.errors import SettingsError
-from cryotk.execution.device import resolve_device
 from cryotk.jobs.bookkeeping import advance, changes, estimate_model_accuracy, next_perturbation
 from cryotk.jobs.maximization import MaximizationSettings, maximize
-from cryotk.jobs.refinement_job import RefinementSettings, draw_seed
+from cryotk.jobs.parameters import describe
+from cryotk.jobs.settings import RefinementSettings, draw_seed
 from cryotk.jobs.start import initial_averages, initial_noise, initial_resolution_shell
 from cryotk.jobs.step import Expectation, StepContext, StepSettings
 from cryotk.jobs.updates import next_image_size, round_int
@@ -36,40 +36,27 @@ class Class2DSettings(RefinementSettings):
     """Settings of :class:`Class2D`, checked at once. Defaults are those of RELION's window."""
 
     n_classes: int = Field(ge=1, le=100_000)
-    mask_diameter: float = Field(200.0, gt=0)
     tau2_fudge: float = Field(2.0, gt=0)
     n_iterations: int = Field(25, ge=1)
     psi_step: float = Field(6.0, gt=0, le=90)
-    offset_range_px: float = Field(5.0, ge=0)
-    offset_step_px: float = Field(1.0, gt=0)
     resolution_limit: float | None = Field(None, gt=0)
-    zero_mask: bool = True
     center_classes: bool = True
     align: bool = True
-    do_ctf: bool = True
-    ctf_intact_first_peak: bool = False
-    seed: int
-    compat: Literal["relion"] | None = None
-    device: str = "auto"
-    perturbation_factor: float = Field(0.5, ge=0, le=1)
-    padding: float = Field(2.0, ge=1, le=4)
     algorithm: Literal["em", "vdam"] = "em"
     n_batches: int = Field(200, ge=1)
     inactivity_threshold: float = Field(0.1, ge=0, lt=1)
 
 
+@describe
 class Class2D(GradientJob):
     """2D class averages by expectation-maximisation or by VDAM.
 
     Parameters
     ----------
-    particles : Dataset or path
-        What :func:`cryotk.open_particles` gives, or its path.
+    {particles}
     n_classes : int
-    mask_diameter : float
-        Å; the particle is inside, the rest of each image is set to its mean.
-    tau2_fudge : float
-        Weight of the data against the prior (T). Higher shows more detail, and more noise.
+    {mask_diameter}
+    {tau2_fudge}
     n_iterations : int
         Of expectation-maximisation.
     algorithm : {"em", "vdam"}
@@ -78,22 +65,19 @@ class Class2D(GradientJob):
         Mini-batches of VDAM.
     psi_step : float
         In-plane sampling in degrees, after oversampling.
-    offset_range_px, offset_step_px : float
-        Search range and step of offsets in pixels, step after oversampling.
-    resolution_limit : float, optional
-        Å; the expectation compares nothing finer.
-    zero_mask : bool
-        Fill outside the mask with its mean, else with noise.
+    {offset_range_px, offset_step_px}
+    {resolution_limit}
+    {zero_mask}
     center_classes : bool
         Move averages to their centre of mass.
     align : bool
         False keeps every particle's pose and only sorts.
-    do_ctf, ctf_intact_first_peak : bool
-    seed : int, optional
-        Of all random choices; drawn (and kept in ``settings.seed``) when not given.
-    compat : {None, "relion"}
-        Reproduce RELION 5.0.1's numbers, defects included (see ``docs/relion_differences.md``).
-    device : {"auto", "cpu", "cuda"}
+    {do_ctf}
+    {ctf_intact_first_peak}
+    {seed}
+    {compat}
+    {device}
+    {expert}
 
     Examples
     --------
@@ -134,9 +118,6 @@ class Class2D(GradientJob):
         seed = draw_seed(seed)
         values = {k: v for k, v in locals().items() if k in Class2DSettings.model_fields} | expert
         super().__init__(particles, **values)
-        n = self.data.n
-        if n_classes > n:
-            raise SettingsError(f"n_classes = {n_classes} for {n} particles: use at most one class per particle")
 
     @property
     def n_iterations(self) -> int:
@@ -201,12 +182,7 @@ class Class2D(GradientJob):
 
     def step_settings(self) -> StepSettings:
         """How images are compared with references."""
-        s = self.settings
-        return StepSettings(
-            mask_diameter=s.mask_diameter, align=s.align, do_ctf=s.do_ctf, zero_mask=s.zero_mask,
-            ctf_intact_first_peak=s.ctf_intact_first_peak, resolution_limit=s.resolution_limit, seed=s.seed, compat=s.compat,
-            device=resolve_device(s.device), max_significant=0 if self.schedule is None else self.schedule.max_significant,
-        )
+        return replace(super().step_settings(), max_significant=0 if self.schedule is None else self.schedule.max_significant)
 
     def _context(self) -> StepContext:
         """Everything the next expectation needs."""
@@ -240,11 +216,9 @@ class Class2D(GradientJob):
 
     def _optimiser_entries(self) -> dict[str, Any]:
         s = self.settings
-        return {
-            "rlnNumberOfIterations": self.n_iterations, "rlnRandomSeed": s.seed, "rlnParticleDiameter": float(s.mask_diameter),
-            "rlnDoZeroMask": s.zero_mask, "rlnHighresLimitExpectation": float(s.resolution_limit or -1.0),
-            "rlnTau2FudgeArg": float(s.tau2_fudge), "rlnDoSkipAlign": not s.align, "rlnDoCorrectCtf": s.do_ctf,
-            "rlnDoCenterClasses": s.center_classes, "rlnDoIgnoreCtfUntilFirstPeak": s.ctf_intact_first_peak,
+        return self._common_entries() | {
+            "rlnNumberOfIterations": self.n_iterations, "rlnHighresLimitExpectation": float(s.resolution_limit or -1.0),
+            "rlnTau2FudgeArg": float(s.tau2_fudge), "rlnDoSkipAlign": not s.align, "rlnDoCenterClasses": s.center_classes,
             "rlnSgdClassInactivityThreshold": s.inactivity_threshold if s.algorithm == "vdam" else 0.0,
         } | self._gradient_entries()  # fmt: skip
 
@@ -253,24 +227,17 @@ class Class2D(GradientJob):
         if it.model.is_3d:
             raise SettingsError(f"{path} is a 3D refinement; Class2D goes on from 2D classifications")
         optimiser, a = it.optimiser, it.model.pixel_size
-        values: dict[str, Any] = {
+        values = cls._common_settings(it) | {
             "n_classes": it.model.n_classes,
-            "mask_diameter": float(optimiser.get("rlnParticleDiameter", 200)),
             "tau2_fudge": it.model.tau2_fudge,
             "n_iterations": int(optimiser.get("rlnNumberOfIterations", 25)),
             "psi_step": it.sampling.psi_step / 2,
             "offset_range_px": it.sampling.offset_range / a,
             "offset_step_px": it.sampling.offset_step / a / 2,
-            "do_ctf": bool(int(optimiser.get("rlnDoCorrectCtf", 1))),
-            "zero_mask": bool(int(optimiser.get("rlnDoZeroMask", 1))),
             "center_classes": bool(int(optimiser.get("rlnDoCenterClasses", 0))),
             "align": not bool(int(optimiser.get("rlnDoSkipAlign", 0))),
-            "ctf_intact_first_peak": bool(int(optimiser.get("rlnDoIgnoreCtfUntilFirstPeak", 0))),
-            "seed": int(optimiser.get("rlnRandomSeed", 0)),
+            "resolution_limit": cls._resolution_limit(it),
         }
-        limit = float(optimiser.get("rlnHighresLimitExpectation", -1))
-        if limit > 0:
-            values["resolution_limit"] = limit
         if int(optimiser.get("rlnDoGradientRefine", 0)):
             values |= {
                 "algorithm": "vdam", "n_batches": values.pop("n_iterations"),

@@ -17,7 +17,8 @@ from cryotk.geometry import symmetry_operators
 from cryotk.jobs.auto_sampling import angular_step
 from cryotk.jobs.bookkeeping import advance, changes
 from cryotk.jobs.maximization import MaximizationSettings, maximize
-from cryotk.jobs.refinement_job import RefinementSettings, draw_seed
+from cryotk.jobs.parameters import describe
+from cryotk.jobs.settings import RefinementSettings, draw_seed
 from cryotk.jobs.step import Expectation, StepContext, merge_expectations, run_expectation
 from cryotk.jobs.volume_job import CorrelationContext, Plan, VolumeJob, VolumeSettings
 from cryotk.likelihood.sums import stack_classes
@@ -40,50 +41,37 @@ class Class3DSettings(VolumeSettings):
     resolution_limit: float | None = Field(None, gt=0)
 
 
+@describe
 class Class3D(VolumeJob):
     """3D classification by expectation-maximisation.
 
     Parameters
     ----------
-    particles : Dataset or path
-        What :func:`cryotk.open_particles` gives, or its path.
+    {particles}
     references : DataArray or path, or a list of them
         One map, from which classes differ by the random particles they start with, or one per class.
     n_classes : int, optional
         As many as there are references by default.
-    tau2_fudge : float
-        Weight of the data against the prior (T).
+    {tau2_fudge}
     n_iterations : int
     align : bool
         False keeps every particle's pose and only sorts.
     local_search_range : float, optional
         Degrees: searches around each particle's pose, a Gaussian of a third of it wide. All orientations by default.
-    resolution_limit : float, optional
-        Å; the expectation compares nothing finer.
-    ctf_intact_first_peak : bool
-    mask : DataArray or path, optional
-        Soft mask, 0 to 1; the sphere of ``mask_diameter`` by default.
-    initial_lowpass : float or None
-        Å.
-    symmetry : str
-        Point group: C1, C2, ..., D2, ..., T, O, I1 to I4.
-    mask_diameter : float
-        Å; the particle is inside, the rest of each image is set to its mean.
-    initial_sampling : float
-        Angular step in degrees, after oversampling.
-    offset_range_px, offset_step_px : float
-        Search range and step of offsets in pixels, step after oversampling.
-    absolute_greyscale : bool
-        The references are on the images' scale: no first iteration by cross-correlation.
-    relax_symmetry : str, optional
-        Point group that the particle nearly has, e.g. ``"D2"`` with ``symmetry="C1"`` where one subunit differs: local searches
-        then look around all poses that it takes for the same, each as likely, so that a particle can move to its right copy.
-        Only with ``local_search_range``.
-    seed : int, optional
-        Of all random choices; drawn (and kept in ``settings.seed``) when not given.
-    compat : {None, "relion"}
-        Reproduce RELION 5.0.1's numbers, defects included (see ``docs/relion_differences.md``).
-    device : {"auto", "cpu", "cuda"}
+    {resolution_limit}
+    {ctf_intact_first_peak}
+    {mask}
+    {initial_lowpass}
+    {symmetry}
+    {mask_diameter}
+    {initial_sampling}
+    {offset_range_px, offset_step_px}
+    {absolute_greyscale}
+    {relax_symmetry}
+    {seed}
+    {compat}
+    {device}
+    {expert}
 
     Examples
     --------
@@ -128,8 +116,6 @@ class Class3D(VolumeJob):
             n_classes = _count(references)
         values = {k: v for k, v in locals().items() if k in Class3DSettings.model_fields} | expert
         super().__init__(particles, references, mask, **values)
-        if n_classes > self.data.n:
-            raise SettingsError(f"n_classes = {n_classes} for {self.data.n} particles: use at most one class per particle")
         given = _count(references)
         if given not in (1, n_classes):
             raise SettingsError(f"{given} references for {n_classes} classes: give one map, or one per class")
@@ -261,10 +247,8 @@ class Class3D(VolumeJob):
             "tau2_fudge": it.model.tau2_fudge,
             "n_iterations": int(o.get("rlnNumberOfIterations", 25)),
             "align": not bool(int(o.get("rlnDoSkipAlign", 0))),
+            "resolution_limit": cls._resolution_limit(it),
         }
-        limit = float(o.get("rlnHighresLimitExpectation", -1))
-        if limit > 0:
-            values["resolution_limit"] = limit
         if it.model.orientational_prior_mode > 0 and it.model.sigma_psi > 0:
             values["local_search_range"] = 3 * it.model.sigma_psi
         return values

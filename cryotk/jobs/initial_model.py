@@ -10,8 +10,6 @@ import numpy as np
 
 from cryotk.data import Convergence, Iteration, RefinementModel, SamplingSettings
 from cryotk.errors import SettingsError
-from cryotk.execution.device import resolve_device
-from cryotk.geometry import parse_symmetry
 from cryotk.jobs.auto_sampling import angular_step
 from cryotk.jobs.bookkeeping import estimate_model_accuracy, next_perturbation
 from cryotk.jobs.initial_model_schedule import (
@@ -21,7 +19,8 @@ from cryotk.jobs.initial_model_schedule import (
     next_sampling,
     with_directions,
 )
-from cryotk.jobs.refinement_job import RefinementSettings, draw_seed
+from cryotk.jobs.parameters import describe
+from cryotk.jobs.settings import RefinementSettings, draw_seed
 from cryotk.jobs.start import initial_noise, initial_resolution_shell
 from cryotk.jobs.step import Expectation, StepContext, StepSettings
 from cryotk.jobs.updates import next_image_size, round_int
@@ -41,6 +40,7 @@ SIGMA_OFFSET = 5.0
 """Å; expected width of offsets at the start. RELION's 10 Å act as 10 / pixel size, which is narrower still."""
 
 
+@describe
 class InitialModel(GradientJob):
     """A first map, from particles without poses, by VDAM: mini-batches with momenta (Kimanius et al. 2024).
 
@@ -59,8 +59,7 @@ class InitialModel(GradientJob):
     run_in_c1 : bool
         Work without symmetry, which finds the way more easily, and look for the axes in the end. Otherwise impose it from the
         first mini-batch.
-    mask_diameter : float
-        Å; the particle is inside.
+    {mask_diameter}
     tau2_fudge : float
         Final weight of the data against the prior (T); it begins at 1.
     n_batches : int
@@ -74,12 +73,13 @@ class InitialModel(GradientJob):
         their noise: RELION, which has no such limit here, takes it in. None (with ``compat="relion"``) for its way.
     flatten_solvent : bool
         Set the map to 0 outside the mask after every mini-batch.
-    zero_mask, do_ctf, ctf_intact_first_peak : bool
-    seed : int, optional
-        Of all random choices; drawn (and kept in ``settings.seed``) when not given.
-    compat : {None, "relion"}
-        Reproduce RELION 5.0.1's numbers, defects included (see ``docs/relion_differences.md``).
-    device : {"auto", "cpu", "cuda"}
+    {zero_mask}
+    {do_ctf}
+    {ctf_intact_first_peak}
+    {seed}
+    {compat}
+    {device}
+    {expert}
 
     Examples
     --------
@@ -120,11 +120,7 @@ class InitialModel(GradientJob):
     ) -> None:
         seed = draw_seed(seed)
         values = {k: v for k, v in locals().items() if k in InitialModelSettings.model_fields} | expert
-        parse_symmetry(symmetry)
         super().__init__(particles, **values)
-        n = self.data.n
-        if n_classes > n:
-            raise SettingsError(f"n_classes = {n_classes} for {n} particles: use at most one class per particle")
         self._axes: tuple[RefinementModel, SymmetryAxes] | None = None
         self._planned: tuple[RefinementModel, StepContext] | None = None
 
@@ -186,12 +182,11 @@ class InitialModel(GradientJob):
 
     def step_settings(self) -> StepSettings:
         """How images are compared with references."""
-        s = self.settings
-        return StepSettings(
-            mask_diameter=s.mask_diameter, do_ctf=s.do_ctf, do_norm=False, do_scale=False, zero_mask=s.zero_mask,
-            ctf_intact_first_peak=s.ctf_intact_first_peak, seed=s.seed, compat=s.compat,
-            device=resolve_device(s.device), max_significant=self.schedule.max_significant,
-        )  # fmt: skip
+        # the limit is one of the whole step here, see _window
+        return replace(
+            super().step_settings(), do_norm=False, do_scale=False, resolution_limit=None,
+            max_significant=self.schedule.max_significant,
+        )
 
     def _context(self) -> StepContext:
         """Everything the next expectation needs; the same for the same iteration."""
@@ -344,12 +339,10 @@ class InitialModel(GradientJob):
 
     def _optimiser_entries(self) -> dict[str, Any]:
         s = self.settings
-        return {
-            "rlnNumberOfIterations": s.n_batches, "rlnRandomSeed": s.seed, "rlnParticleDiameter": float(s.mask_diameter),
-            "rlnDoZeroMask": s.zero_mask, "rlnHighresLimitExpectation": float(s.resolution_limit or -1.0),
-            "rlnTau2FudgeArg": float(s.tau2_fudge), "rlnDoCorrectCtf": s.do_ctf, "rlnDoSolventFlattening": s.flatten_solvent,
-            "rlnDoIgnoreCtfUntilFirstPeak": s.ctf_intact_first_peak, "rlnDoAutoSampling": True, "rlnDoCorrectNorm": False,
-            "rlnDoCorrectScale": False, "rlnSgdClassInactivityThreshold": s.inactivity_threshold,
+        return self._common_entries() | {
+            "rlnNumberOfIterations": s.n_batches, "rlnHighresLimitExpectation": float(s.resolution_limit or -1.0),
+            "rlnTau2FudgeArg": float(s.tau2_fudge), "rlnDoSolventFlattening": s.flatten_solvent, "rlnDoAutoSampling": True,
+            "rlnDoCorrectNorm": False, "rlnDoCorrectScale": False, "rlnSgdClassInactivityThreshold": s.inactivity_threshold,
         } | self._gradient_entries()  # fmt: skip
 
     @classmethod
@@ -359,26 +352,19 @@ class InitialModel(GradientJob):
         o, a, sampling = it.optimiser, it.model.pixel_size, it.sampling
         if not int(o.get("rlnDoGradientRefine", 0)):
             raise SettingsError(f"{path} is no VDAM run; go on from it with Class3D or Refine3D")
-        values: dict[str, Any] = {
+        return cls._common_settings(it) | {
             "n_classes": it.model.n_classes,
             "symmetry": sampling.symmetry,
             "run_in_c1": sampling.symmetry == "C1",
-            "mask_diameter": float(o.get("rlnParticleDiameter", 200)),
             "tau2_fudge": float(o.get("rlnTau2FudgeArg", 4)),
             "n_batches": int(o.get("rlnNumberOfIterations", 200)),
             "initial_sampling": angular_step(sampling.healpix_order_original),
             "offset_range_px": (sampling.offset_range_original or 6 * a) / a,
             "offset_step_px": (sampling.offset_step_original or 2 * a) / a / 2,
             "flatten_solvent": bool(int(o.get("rlnDoSolventFlattening", 1))),
-            "zero_mask": bool(int(o.get("rlnDoZeroMask", 1))),
-            "do_ctf": bool(int(o.get("rlnDoCorrectCtf", 1))),
-            "ctf_intact_first_peak": bool(int(o.get("rlnDoIgnoreCtfUntilFirstPeak", 0))),
-            "seed": int(o.get("rlnRandomSeed", 0)),
-            "padding": it.model.padding,
             "inactivity_threshold": float(o.get("rlnSgdClassInactivityThreshold", 0)),
+            "resolution_limit": cls._resolution_limit(it),
         }
-        limit = float(o.get("rlnHighresLimitExpectation", -1))
-        return values | {"resolution_limit": limit if limit > 0 else None}
 
     def __repr__(self) -> str:
         s = self.settings

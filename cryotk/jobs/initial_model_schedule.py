@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from cryotk.data import Convergence, RefinementModel, SamplingSettings
-from cryotk.geometry import directions, parse_symmetry
+from cryotk.geometry import directions
 from cryotk.jobs.auto_sampling import AutoSettings, angular_step, finer_sampling
-from cryotk.jobs.refinement_job import RefinementSettings
+from cryotk.jobs.settings import PointGroup, RefinementSettings
 
 __all__ = ["InitialModelSettings", "estimate_batch", "flat_directions", "next_sampling", "with_directions"]
 
@@ -23,32 +22,17 @@ class InitialModelSettings(RefinementSettings):
     """Settings of :class:`InitialModel`, checked at once. Defaults are those of RELION's window."""
 
     n_classes: int = Field(1, ge=1, le=100)
-    symmetry: str = "C1"
+    symmetry: PointGroup = "C1"
     run_in_c1: bool = True
-    mask_diameter: float = Field(200.0, gt=0)
     tau2_fudge: float = Field(4.0, gt=0)
     n_batches: int = Field(200, ge=1)
     initial_sampling: float = Field(15.0, gt=0, le=30)
     offset_range_px: float = Field(6.0, ge=0)
-    offset_step_px: float = Field(1.0, gt=0)
     resolution_limit: float | None = Field(15.0, gt=0)
     flatten_solvent: bool = True
-    zero_mask: bool = True
-    do_ctf: bool = True
-    ctf_intact_first_peak: bool = False
-    seed: int
-    compat: Literal["relion"] | None = None
-    device: str = "auto"
-    perturbation_factor: float = Field(0.5, ge=0, le=1)
     padding: float = Field(1.0, ge=1, le=4)
     inactivity_threshold: float = Field(0.0, ge=0, lt=1)
     initial_sigma_offset: float | None = Field(None, gt=0)
-
-    @field_validator("symmetry")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        parse_symmetry(value)
-        return value.strip().upper()
 
 
 def with_directions(sampling: SamplingSettings) -> SamplingSettings:

@@ -25,8 +25,9 @@ from cryotk.jobs.bookkeeping import changes
 from cryotk.jobs.half_set_job import HalfSetJob
 from cryotk.jobs.half_sets import half_map_fsc, join_low_resolution, joined_fsc, solvent_corrected_fsc, split_halves
 from cryotk.jobs.maximization import MaximizationSettings, maximize
+from cryotk.jobs.parameters import describe
 from cryotk.jobs.references3d import mate_of_half_map, open_references
-from cryotk.jobs.refinement_job import RefinementSettings, draw_seed
+from cryotk.jobs.settings import RefinementSettings, draw_seed
 from cryotk.jobs.step import Expectation, StepContext
 from cryotk.jobs.volume_job import Plan, VolumeSettings, order_of_sampling
 from cryotk.projection import FourierReference, wiener_reconstruct
@@ -48,6 +49,7 @@ class Refine3DSettings(VolumeSettings):
     max_iterations: int = Field(100, ge=1)
 
 
+@describe
 class Refine3D(HalfSetJob):
     """Gold-standard refinement of one structure with automatic sampling.
 
@@ -56,19 +58,14 @@ class Refine3D(HalfSetJob):
 
     Parameters
     ----------
-    particles : Dataset or path
-        What :func:`cryotk.open_particles` gives, or its path. ``random_subset`` is kept; made from the seed when absent.
+    {particles}
     reference : DataArray or path
         A map to start from. The path of a half-map (``half1`` or ``half2`` in its name) brings its mate: each half-set then
         starts from its own.
-    symmetry : str
-        Point group: C1, C2, ..., D2, ..., T, O, I1 to I4.
-    mask_diameter : float
-        Å; the particle is inside, the rest of each image is set to its mean.
-    initial_lowpass : float or None
-        Å.
-    mask : DataArray or path, optional
-        Soft mask of the solvent, 0 to 1; the sphere of ``mask_diameter`` by default.
+    {symmetry}
+    {mask_diameter}
+    {initial_lowpass}
+    {mask}
     solvent_flatten_fsc : bool
         Correct the FSC for the mask at every iteration, by randomised phases.
     initial_sampling : float
@@ -76,23 +73,16 @@ class Refine3D(HalfSetJob):
     local_search_from : float
         Angular step in degrees from which on particles are searched around their last pose. When ``initial_sampling`` is as
         fine, they are searched around their input pose from the start.
-    offset_range_px, offset_step_px : float
-        Search range and step of offsets in pixels, step after oversampling.
+    {offset_range_px, offset_step_px}
     finer_sampling_faster : bool
         Refine the sampling as soon as the resolution does not improve, whatever the angles do.
-    absolute_greyscale : bool
-        The reference is on the images' scale: no first iteration by cross-correlation.
-    padding : float
-        Oversampling of the transforms.
-    relax_symmetry : str, optional
-        Point group that the particle nearly has, e.g. ``"D2"`` with ``symmetry="C1"`` where one subunit differs: local searches
-        then look around all poses that it takes for the same, each as likely, so that a particle can move to its right copy.
-        Global searches see them all anyway.
-    compat : {None, "relion"}
-        Reproduce RELION 5.0.1's numbers, defects included (see ``docs/relion_differences.md``).
-    device : {"auto", "cpu", "cuda"}
-    seed : int, optional
-        Of all random choices; drawn (and kept in ``settings.seed``) when not given.
+    {absolute_greyscale}
+    {padding}
+    {relax_symmetry}
+    {compat}
+    {device}
+    {seed}
+    {expert}
 
     Examples
     --------

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cryotk.data import Convergence, Iteration, RefinementModel, open_particles
 from cryotk.errors import DataWarning, SettingsError
@@ -19,32 +18,22 @@ from cryotk.jobs.bookkeeping import assignments_dataset
 from cryotk.jobs.iterative import IterativeJob
 from cryotk.jobs.particle_set import ParticleSet
 from cryotk.jobs.posterior_view import PosteriorMixin
-from cryotk.jobs.step import Expectation, Particles, StepContext, run_expectation
+from cryotk.jobs.settings import RefinementSettings, checked
+from cryotk.jobs.step import Expectation, Particles, StepContext, StepSettings, run_expectation
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from cryotk.io.relion_moments import Moments
 
-__all__ = ["RefinementJob", "RefinementSettings", "draw_seed"]
-
-
-class RefinementSettings(BaseModel):
-    """Base of a job's settings: frozen, checked at once, no unknown names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def draw_seed(seed: int | None) -> int:
-    """Return the given seed, or a new one."""
-    return int(np.random.SeedSequence().generate_state(1)[0] % 2**31) if seed is None else seed
+__all__ = ["RefinementJob"]
 
 
 class RefinementJob(PosteriorMixin, IterativeJob):
     """A refinement of one particle set against a :class:`~cryotk.data.RefinementModel`.
 
-    A job defines ``settings_type``, ``_initialise``, ``_context``, ``_maximize``, ``step_settings``, and for its files
-    ``_optimiser_entries`` and ``_settings_from_relion``.
+    A job defines ``settings_type``, ``_initialise``, ``_context``, ``_maximize``, and for its files ``_optimiser_entries`` and
+    ``_settings_from_relion``.
     """
 
     settings_type: ClassVar[type[RefinementSettings]]
@@ -54,7 +43,7 @@ class RefinementJob(PosteriorMixin, IterativeJob):
 
     def __init__(self, particles: xr.Dataset | str | Path, **values: Any) -> None:
         super().__init__()
-        self.settings = self._checked(values)
+        self.settings = checked(self.settings_type, values, type(self).__name__)
         self.particles = open_particles(particles)
         self.data = ParticleSet.from_dataset(self.particles, do_ctf=getattr(self.settings, "do_ctf", True))
         # a device that is not there is told at once
@@ -64,15 +53,10 @@ class RefinementJob(PosteriorMixin, IterativeJob):
             raise SettingsError(
                 f"mask_diameter = {diameter:g} Å is larger than the box, {optics.box_size * optics.pixel_size:.0f} Å"
             )
+        k = getattr(self.settings, "n_classes", 1)
+        if k > self.data.n:
+            raise SettingsError(f"n_classes = {k} for {self.data.n} particles: use at most one class per particle")
         self._state = Particles(self.data.poses.copy(), self.data.shifts.copy(), self.data.norm.copy())
-
-    @classmethod
-    def _checked(cls, values: dict[str, Any]) -> Any:
-        try:
-            return cls.settings_type(**values)
-        except ValidationError as error:
-            parts = [f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()]
-            raise SettingsError(f"{cls.__name__}: " + "; ".join(parts)) from None
 
     @property
     def source(self) -> str:
@@ -80,6 +64,15 @@ class RefinementJob(PosteriorMixin, IterativeJob):
         return f"cryotk {type(self).__name__}"
 
     # -- one iteration -------------------------------------------------------------------------------------------
+
+    def step_settings(self) -> StepSettings:
+        """How images are compared with references."""
+        s = self.settings
+        return StepSettings(
+            mask_diameter=s.mask_diameter, align=getattr(s, "align", True), do_ctf=s.do_ctf, zero_mask=s.zero_mask,
+            ctf_intact_first_peak=s.ctf_intact_first_peak, resolution_limit=getattr(s, "resolution_limit", None), seed=s.seed,
+            compat=s.compat, relax_symmetry=getattr(s, "relax_symmetry", None), device=resolve_device(s.device),
+        )
 
     @abstractmethod
     def _context(self) -> StepContext:
@@ -162,6 +155,32 @@ class RefinementJob(PosteriorMixin, IterativeJob):
     @abstractmethod
     def _settings_from_relion(cls, path: Path, it: Iteration) -> dict[str, Any]:
         """Settings, as arguments of the constructor, of an iteration of RELION; refuses what the job cannot go on from."""
+
+    def _common_entries(self) -> dict[str, Any]:
+        """Optimiser entries of all jobs."""
+        s = self.settings
+        return {
+            "rlnRandomSeed": s.seed, "rlnParticleDiameter": float(s.mask_diameter), "rlnDoZeroMask": s.zero_mask,
+            "rlnDoCorrectCtf": s.do_ctf, "rlnDoIgnoreCtfUntilFirstPeak": s.ctf_intact_first_peak,
+        }  # fmt: skip
+
+    @classmethod
+    def _common_settings(cls, it: Iteration) -> dict[str, Any]:
+        """Settings that RELION's files of any job hold."""
+        o = it.optimiser
+        return {
+            "mask_diameter": float(o.get("rlnParticleDiameter", 200)),
+            "do_ctf": bool(int(o.get("rlnDoCorrectCtf", 1))),
+            "zero_mask": bool(int(o.get("rlnDoZeroMask", 1))),
+            "ctf_intact_first_peak": bool(int(o.get("rlnDoIgnoreCtfUntilFirstPeak", 0))),
+            "seed": int(o.get("rlnRandomSeed", 0)),
+            "padding": it.model.padding,
+        }
+
+    @staticmethod
+    def _resolution_limit(it: Iteration) -> float | None:
+        limit = float(it.optimiser.get("rlnHighresLimitExpectation", -1))
+        return limit if limit > 0 else None
 
     def _extra_state(self) -> dict[str, Any]:
         """More than model and assignments that the next iteration needs (arrays and plain values), for the checkpoint."""

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from cryotk.data import Convergence, Iteration, RefinementModel, SamplingSettings
 from cryotk.errors import DataError, SettingsError
-from cryotk.execution.device import resolve_device
 from cryotk.fourier import lowpass, lowpass_gain, shell_index
-from cryotk.geometry import directions, parse_symmetry, relaxation_operators, symmetry_operators
+from cryotk.geometry import directions, relaxation_operators
 from cryotk.jobs.auto_sampling import angular_step
-from cryotk.jobs.bookkeeping import next_perturbation
+from cryotk.jobs.bookkeeping import estimate_model_accuracy, next_perturbation
 from cryotk.jobs.references3d import missing_reference, open_mask, open_references
-from cryotk.jobs.refinement_job import RefinementJob, RefinementSettings
+from cryotk.jobs.refinement_job import RefinementJob
+from cryotk.jobs.settings import PointGroup, RefinementSettings
 from cryotk.jobs.start import initial_noise
-from cryotk.jobs.step import StepContext, StepSettings
+from cryotk.jobs.step import StepContext
 from cryotk.jobs.updates import next_image_size, round_int
-from cryotk.likelihood.accuracy import estimate_accuracy
 from cryotk.likelihood.correlation import CorrelationStep
-from cryotk.likelihood.references import SliceMaker, group_transform
 from cryotk.projection import FourierReference
 
 if TYPE_CHECKING:
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CorrelationContext", "Plan", "VolumeJob", "VolumeSettings", "order_of_sampling"]
 
-N_ACCURACY = 100
-"""Particles that the accuracies are estimated from."""
 MIN_SHELL = 5
 
 
@@ -45,30 +41,11 @@ class CorrelationContext(StepContext):
 class VolumeSettings(RefinementSettings):
     """Settings that all 3D jobs have."""
 
-    mask_diameter: float = Field(200.0, gt=0)
-    symmetry: str = "C1"
+    symmetry: PointGroup = "C1"
     initial_lowpass: float | None = Field(60.0, gt=0)
     initial_sampling: float = Field(7.5, gt=0, le=30)
-    offset_range_px: float = Field(5.0, ge=0)
-    offset_step_px: float = Field(1.0, gt=0)
     absolute_greyscale: bool = False
-    zero_mask: bool = True
-    do_ctf: bool = True
-    ctf_intact_first_peak: bool = False
-    seed: int
-    compat: Literal["relion"] | None = None
-    device: str = "auto"
-    perturbation_factor: float = Field(0.5, ge=0, le=1)
-    padding: float = Field(2.0, ge=1, le=4)
-    relax_symmetry: str | None = None
-
-    @field_validator("symmetry", "relax_symmetry")
-    @classmethod
-    def _known(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        parse_symmetry(value)
-        return value.strip().upper()
+    relax_symmetry: PointGroup | None = None
 
 
 def order_of_sampling(degrees: float) -> int:
@@ -103,9 +80,6 @@ class VolumeJob(RefinementJob):
     def __init__(self, particles: xr.Dataset | str | Path, references: Any, mask: Any = None, **values: Any) -> None:
         super().__init__(particles, **values)
         optics = self.data.optics[0]
-        n_ops = len(symmetry_operators(self.settings.symmetry))
-        if n_ops < 1:
-            raise SettingsError(f"symmetry {self.settings.symmetry!r} is not known")
         if self.settings.relax_symmetry is not None:
             self._check_relaxation()
         limit = optics.box_size / 2
@@ -213,15 +187,6 @@ class VolumeJob(RefinementJob):
 
     # -- one iteration -------------------------------------------------------------------------------------------
 
-    def step_settings(self) -> StepSettings:
-        """How images are compared with references."""
-        s = self.settings
-        return StepSettings(
-            mask_diameter=s.mask_diameter, align=getattr(s, "align", True), do_ctf=s.do_ctf, zero_mask=s.zero_mask,
-            ctf_intact_first_peak=s.ctf_intact_first_peak, resolution_limit=getattr(s, "resolution_limit", None), seed=s.seed,
-            compat=s.compat, relax_symmetry=s.relax_symmetry, device=resolve_device(s.device),
-        )
-
     def plan(self) -> Plan:
         """What the next iteration will do."""
         current = self.current
@@ -249,23 +214,8 @@ class VolumeJob(RefinementJob):
 
     def _accuracies(self, context: StepContext, rows: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Accuracy of rotations (degrees) and offsets (Å) of each class at the particles' poses; 999 where not estimated."""
-        m, data = context.model, self.data
         rng = np.random.default_rng([self.settings.seed, number, 1])
-        rotation, translation = np.full(m.n_classes, 999.0), np.full(m.n_classes, 999.0)
-        chosen = rng.permutation(rows)[:N_ACCURACY]
-        group = data.group_of_particle()
-        # one optics group serves the estimate
-        g = int(group[chosen[0]])
-        chosen = np.sort(chosen[group[chosen] == g])
-        optics, prepare = data.optics[g], context.preparation(g)
-        maker = SliceMaker(context.references, prepare.lattice, group_transform(optics, m.box_size, m.pixel_size))
-        ctf = prepare.ctf(data.image_start[chosen])
-        inverse = prepare.score_inverse_noise.astype(float)
-        for k in range(m.n_classes):
-            if m.class_distribution[k] >= 0.01:
-                rot, shift = estimate_accuracy(maker, k, self._state.poses[chosen], ctf, inverse, rng, True)
-                rotation[k], translation[k] = rot, shift * optics.pixel_size
-        return rotation, translation
+        return estimate_model_accuracy(context, self._state.poses, rng, rows)
 
     def estimate(self) -> dict[str, float]:
         """Memory (bytes), disk (bytes per iteration) and time (seconds) of one iteration, before running it."""
@@ -325,30 +275,17 @@ class VolumeJob(RefinementJob):
         new._restore_extra(self._extra_state())
         return new
 
-    def _common_entries(self) -> dict[str, Any]:
-        s = self.settings
-        return {
-            "rlnRandomSeed": s.seed, "rlnParticleDiameter": float(s.mask_diameter), "rlnDoZeroMask": s.zero_mask,
-            "rlnDoCorrectCtf": s.do_ctf, "rlnDoIgnoreCtfUntilFirstPeak": s.ctf_intact_first_peak,
-        }  # fmt: skip
-
     @classmethod
     def _common_settings(cls, it: Iteration) -> dict[str, Any]:
         """Settings that RELION's files of any 3D job hold."""
-        o, a, sampling = it.optimiser, it.model.pixel_size, it.sampling
-        return {
-            "mask_diameter": float(o.get("rlnParticleDiameter", 200)),
+        a, sampling = it.model.pixel_size, it.sampling
+        return super()._common_settings(it) | {
             "symmetry": sampling.symmetry,
             "initial_lowpass": None,
             "initial_sampling": angular_step(sampling.healpix_order_original),
             "offset_range_px": (sampling.offset_range_original or 5 * a) / a,
             "offset_step_px": (sampling.offset_step_original or 2 * a) / a / 2,
             "absolute_greyscale": True,
-            "do_ctf": bool(int(o.get("rlnDoCorrectCtf", 1))),
-            "zero_mask": bool(int(o.get("rlnDoZeroMask", 1))),
-            "ctf_intact_first_peak": bool(int(o.get("rlnDoIgnoreCtfUntilFirstPeak", 0))),
-            "seed": int(o.get("rlnRandomSeed", 0)),
-            "padding": it.model.padding,
         }
 
 
