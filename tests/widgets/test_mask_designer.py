@@ -4,6 +4,7 @@ import base64
 import json
 import shutil
 import subprocess
+import threading
 import time
 
 import cryotk_widgets
@@ -141,6 +142,56 @@ def test_the_low_pass_makes_a_new_preview(volume):
     assert designer.threshold == mine and designer.settings["lowpass"] == 20
     designer.lowpass = 0
     assert designer.settings["lowpass"] is None
+
+
+def test_the_preview_comes_before_the_suggestion_and_is_that_of_the_whole_map(volume, monkeypatch):
+    from cryotk_widgets.volume_pictures import page_map
+
+    import cryotk.maps
+
+    designer = MaskDesigner(volume, preview_size=40)
+    whole, before = ctk.lowpass(volume, 25), designer.data
+    seen, real = [], cryotk.maps.suggest_threshold
+
+    def watched(low, **kwargs):
+        seen.append((low.shape[0], designer.data != before))
+        return real(low, **kwargs)
+
+    monkeypatch.setattr(cryotk.maps, "suggest_threshold", watched)
+    designer.unobserve_all("lowpass")
+    designer.lowpass = 25
+    designer._load()
+    assert seen == [(64, True)]
+    expected = np.frombuffer(page_map(whole.values, 3.5, 40).data, np.uint8).astype(int)
+    assert np.abs(np.frombuffer(designer.data, np.uint8) - expected).max() <= 1
+    assert designer.suggested == pytest.approx(real(whole, lowpass=None)[0])
+
+
+def test_the_last_low_pass_wins(volume, monkeypatch):
+    designer = MaskDesigner(volume, preview_size=40)
+    gate, asked = threading.Event(), threading.Event()
+    real = MaskDesigner._lowpassed
+
+    def slow(self, array):
+        low = self.lowpass
+        if low == 40:
+            asked.set()
+            gate.wait(30)
+            return real(self, array) * 0 + 7  # what was wanted first comes last
+        return real(self, array)
+
+    monkeypatch.setattr(MaskDesigner, "_lowpassed", slow)
+    designer.lowpass = 40
+    assert asked.wait(30)
+    designer.lowpass = 25
+    deadline = time.monotonic() + 30
+    while not designer.value_range[1] < 6 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    kept = designer.data
+    gate.set()
+    time.sleep(0.3)
+    assert designer.data == kept and designer.suggested < 6
 
 
 def test_picture_and_bad_input(volume):

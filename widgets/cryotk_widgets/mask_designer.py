@@ -12,7 +12,7 @@ import traitlets
 from cryotk.errors import CryotkError, DataError, SettingsError
 from cryotk_widgets.pictures import png_of, to_bytes
 from cryotk_widgets.view_base import View, page_text
-from cryotk_widgets.volume_pictures import as_map, fitting_zoom, page_map
+from cryotk_widgets.volume_pictures import as_map, cropped, fitting_zoom, page_map
 
 __all__ = ["MaskDesigner"]
 
@@ -95,6 +95,9 @@ class MaskDesigner(View):
             raise DataError(f"a mask is designed on a cube, this map has {array.shape} voxels: rebox it first")
         self._array, self._preview_size = array, preview_size
         self._volume = xr.DataArray(array, dims=("z", "y", "x"), attrs={"pixel_size": a, "source": name})
+        self._small = cropped(array, preview_size)
+        # the last low-pass that was asked for wins
+        self._lock, self._wanted = threading.Lock(), 0
         self.result: Any = None
         super().__init__(**traits)
         self.pixel_size, self.extent = a, array.shape[0] * a
@@ -105,26 +108,39 @@ class MaskDesigner(View):
         self.about = f"{array.shape[0]}³ voxels of {a:.4g} Å, preview {self.shape[0]}³"
         self.observe(self._on_lowpass, "lowpass")
 
-    def _lowpassed(self) -> np.ndarray:
+    def _lowpassed(self, array: np.ndarray) -> np.ndarray:
         if not self.lowpass:
-            return self._array
+            return array
         from cryotk.maps import lowpass
 
-        return np.asarray(lowpass(self._volume, self.lowpass).values, np.float32)
+        return np.asarray(lowpass(array, self.lowpass, pixel_size=self.extent / array.shape[0]).values, np.float32)
 
     def _load(self) -> None:
-        """Low-pass, suggest a threshold, and hand the copy to the page."""
+        """Low-pass: first the copy, which goes to the page at once, then the whole map, for the suggestion.
+
+        The copy is the map with its transform cropped, so its low-pass is that of the map.
+        """
         from cryotk.maps import suggest_threshold
 
-        low = self._lowpassed()
+        with self._lock:
+            self._wanted += 1
+            mine = self._wanted
+        low = self._lowpassed(self._small)
+        p = page_map(low, self.extent / low.shape[0], self._preview_size)
+        with self._lock, self.hold_sync():
+            if mine != self._wanted:
+                return
+            self.data, self.shape, self.voxel, self.value_range, self.limits = p.data, p.shape, p.voxel, p.span, p.limits
+        if low.shape != self._array.shape:
+            low = self._lowpassed(self._array)
         try:
             suggested, reason = suggest_threshold(low, lowpass=None, pixel_size=self.pixel_size)
         except CryotkError as error:
             suggested, reason = float(low.max()), str(error)
-        p = page_map(low, self.pixel_size, self._preview_size)
-        with self.hold_sync():
+        with self._lock, self.hold_sync():
+            if mine != self._wanted:
+                return
             follows = self.threshold in (0.0, self.suggested)
-            self.data, self.shape, self.voxel, self.value_range, self.limits = p.data, p.shape, p.voxel, p.span, p.limits
             self.suggested, self.reason, self.notice = float(suggested), reason, ""
             if follows:
                 self.threshold = float(suggested)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from cryotk.errors import DataError
+from cryotk.execution import default_threads
 
 __all__ = [
     "COOL",
@@ -67,8 +68,9 @@ def cropped(array: np.ndarray, most: int) -> np.ndarray:
     if max(array.shape) <= most:
         return array
     shape = tuple(max(2, round(n * most / max(array.shape))) for n in array.shape)
-    # centres stay at n // 2
-    f = scipy.fft.rfftn(np.fft.ifftshift(array))
+    # centres stay at n // 2; between even numbers of points they do so by themselves
+    even = all(n % 2 == 0 for n in (*array.shape, *shape))
+    f = scipy.fft.rfftn(array if even else np.fft.ifftshift(array), workers=default_threads())
     out = np.zeros((*shape[:2], shape[2] // 2 + 1), np.complex64)
     a, b = (shape[0] - 1) // 2, (shape[1] - 1) // 2
     z = np.r_[0 : a + 1, -a:0] if a else np.array([0])
@@ -76,7 +78,7 @@ def cropped(array: np.ndarray, most: int) -> np.ndarray:
     c = (shape[2] - 1) // 2 + 1
     out[z[:, None], y[None], :c] = f[z[:, None], y[None], :c]
     small = scipy.fft.irfftn(out, s=shape) * (np.prod(shape) / array.size)
-    return np.fft.fftshift(small).astype(np.float32)
+    return (small if even else np.fft.fftshift(small)).astype(np.float32)
 
 
 def on_grid(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

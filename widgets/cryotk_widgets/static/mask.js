@@ -39,7 +39,7 @@ function render(context) {
   function preview() {
     label();
     cancelAnimationFrame(waiting);
-    waiting = requestAnimationFrame(() => { compute(); show(); surface.move(); slices.draw(); });
+    waiting = requestAnimationFrame(() => { compute(); show(); surface.moveNow(); slices.draw(); });
   }
   function compute() {
     if (!map) return;

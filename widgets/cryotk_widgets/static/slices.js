@@ -28,12 +28,13 @@ function createSlices(view, { state, move, planes = ["z", "y", "x"] }) {
     // grey of each of the 256 values
     const grey = new Uint8Array(256), scale = (s.range[1] - s.range[0]) / 255, gain = s.contrast ?? 1, mid = (s.limits[0] + s.limits[1]) / 2, spread = (s.limits[1] - s.limits[0]) || 1;
     for (let i = 0; i < 256; i++) grey[i] = Math.min(255, Math.max(0, 127.5 + 255 * gain * (s.range[0] + i * scale - mid) / spread));
+    // small pictures of many lines: drawn by the processor, which a card that is busy with the surface does not keep waiting
     for (const p of drawn) {
       const at = place(s, p.axis), plane = slice(s.data, s.shape, p.axis, at), { width: w, height: h, values } = plane;
       p.back ??= p.canvas.ownerDocument.createElement("canvas");
       p.back.width = w;
       p.back.height = h;
-      const small = p.back.getContext("2d"), image = small.createImageData(w, h), out = image.data;
+      const small = p.back.getContext("2d", { willReadFrequently: true }), image = small.createImageData(w, h), out = image.data;
       const tint = s.tint?.length === s.data.length ? slice(s.tint, s.shape, p.axis, at).values : null;
       const mask = s.mask?.length === s.data.length ? slice(s.mask, s.shape, p.axis, at).values : null;
       for (let i = 0; i < values.length; i++) {
@@ -48,7 +49,7 @@ function createSlices(view, { state, move, planes = ["z", "y", "x"] }) {
       small.putImageData(image, 0, 0);
       const cssW = p.canvas.clientWidth || 160, W = Math.round(cssW * ratio), H = Math.round(W * h / w), zoom = W / w;
       if (p.canvas.width !== W || p.canvas.height !== H) { p.canvas.width = W; p.canvas.height = H; }
-      const c = p.canvas.getContext("2d");
+      const c = p.canvas.getContext("2d", { willReadFrequently: true });
       c.imageSmoothingEnabled = zoom < 6;
       c.drawImage(p.back, 0, 0, W, H);
       const lines = (values, level, tone, dash = []) => {

@@ -72,27 +72,29 @@ function createSurface(view, { name, camera, turn, reset, extra }) {
     if (moving) cost = 0.7 * cost + 0.3 * stats.milliseconds;
   }
   // moving: half the points of the screen each way, fewer when that is still slow; at rest: all, then smooth edges where that is cheap
+  function quick() { paint(Math.min(0.5, (cost > 80 ? 150 : cost > 45 ? 200 : 320) / edge()[0]), false); }
+  function settle() { rest = setTimeout(() => { moving = false; draw(false); }, 220); }
   function draw(fast = moving) {
     cancelAnimationFrame(waiting);
     clearTimeout(rest);
-    const [w] = edge();
     waiting = requestAnimationFrame(() => {
-      if (!fast) {
-        paint(finest, true);
-        // cheap enough? then once more with smooth edges
-        if (finest < 1.5 && stats.milliseconds < 200) rest = setTimeout(() => { finest = stats.milliseconds < 25 ? 2 : 1.5; draw(false); }, 200);
-        return;
-      }
-      paint(Math.min(0.5, (cost > 80 ? 150 : cost > 45 ? 200 : 320) / w), false);
+      if (fast) return quick();
+      paint(finest, true);
+      // cheap enough? then once more with smooth edges; too dear is what would keep a hand waiting that moves on
+      if (finest < 1.5 && stats.milliseconds < 90) rest = setTimeout(() => { finest = stats.milliseconds < 25 ? 2 : 1.5; draw(false); }, 200);
+      else if (finest > 1 && stats.milliseconds > 300) finest = 1;
     });
-    if (fast) {
-      rest = setTimeout(() => {
-        moving = false;
-        draw(false);
-      }, 220);
-    }
+    if (fast) settle();
   }
   function move() { moving = true; draw(true); }
+  // for callers that are inside a frame already
+  function moveNow() {
+    cancelAnimationFrame(waiting);
+    clearTimeout(rest);
+    moving = true;
+    quick();
+    settle();
+  }
 
   canvas.addEventListener("pointerdown", (e) => {
     if (e.button) return;
@@ -137,7 +139,7 @@ function createSurface(view, { name, camera, turn, reset, extra }) {
   const watch = typeof ResizeObserver === "undefined" ? null : new ResizeObserver(() => draw(false));
   watch?.observe(canvas);
   return {
-    el: canvas, stats, draw, move,
+    el: canvas, stats, draw, move, moveNow,
     show(newMap, newWhat) { map = newMap; what = newWhat; },
     picture() { paint(Math.max(finest, 1.5), true); return canvas; },
     close() { watch?.disconnect(); cancelAnimationFrame(waiting); clearTimeout(rest); map?.drop(); },
