@@ -154,7 +154,7 @@ def initial_averages(
             )
             good = block.usable
             matrices = rotations[some][good]
-            maker.insert(accumulators, classes[some][good], matrices, block.data[good], block.data_weight[good])
+            maker.insert(accumulators, classes[some][good], matrices, block.data, block.data_weight, np.nonzero(good)[0])
     dims = 3 if is_3d else 2
     mask = particle_mask(box, mask_diameter / (2 * pixel_size), dims=dims)
     out = np.empty((n_classes, *(box,) * dims))

@@ -27,12 +27,12 @@ def run() -> None:
     eye = np.eye(3)[None].copy()
     for dims in (2, 3):
         shape = (7,) * (dims - 1) + (4,)
-        cube, out = np.zeros(shape, np.complex64), np.zeros((1, 2), np.complex64)
+        cube, out, first = np.zeros(shape, np.complex64), np.zeros((1, 2, 2), f4), np.zeros(1, i8)
         data, weight = np.zeros(shape, complex), np.zeros(shape)
         extract = slice_extraction.extract_slices_3d if dims == 3 else slice_extraction.extract_slices_2d
         insert = slice_insertion.insert_slices_3d if dims == 3 else slice_insertion.insert_slices_2d
-        extract(cube, eye, kx, ky, 1.0, 2, out)
-        insert(data, weight, out, np.ones((1, 2), f4), eye, kx, ky, 1.0, 2)
+        extract(cube, eye, kx, ky, 1.0, 2, first, out)
+        insert(data, weight, out, np.ones((1, 2), f4), first, eye, kx, ky, 1.0, 2)
         if dims == 3:
             slice_symmetry.add_symmetry_mates(data.copy(), weight.copy(), eye, 2, data, weight)
     x, mask = np.ones((1, 4, 4), f4), np.ones((4, 4), f4)

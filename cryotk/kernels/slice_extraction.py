@@ -9,10 +9,14 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from cryotk.kernels._vectors import interpolate_corners
+
 _jit = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
+CHUNK = 64
+"""Pixels whose places are found, in vector instructions, before their values are looked up."""
 
 
-def extract_slices_numpy(volume, inverse, kx, ky, padding, r_max, out):
+def extract_slices_numpy(volume, inverse, kx, ky, padding, r_max, places, out):
     """Slices of a volume or an image; the plain definition.
 
     Parameters
@@ -23,11 +27,14 @@ def extract_slices_numpy(volume, inverse, kx, ky, padding, r_max, out):
     kx, ky : (P,) int
     padding, r_max : float, int
         Pixels beyond ``r_max`` of the padded transform are 0.
-    out : (n, P) complex64, OUT
+    places : (n,) int64
+        Where each slice goes in ``out``.
+    out : (N, 2, P) float32, OUT
+        Real and imaginary parts.
     """
     origin = r_max + 1
     k = np.stack([kx, ky], -1).astype(float) * padding
-    for i, m in enumerate(inverse):
+    for i, m in zip(places, inverse, strict=True):
         p = k @ m[: volume.ndim, :2].T
         inside = (p**2).sum(-1) <= r_max**2 + 1e-6
         flip = p[:, 0] < 0
@@ -41,76 +48,76 @@ def extract_slices_numpy(volume, inverse, kx, ky, padding, r_max, out):
             index = [low[:, 0] + c[0]] + [low[:, a] + c[a] + origin for a in range(1, volume.ndim)]
             index = [np.clip(v, 0, volume.shape[volume.ndim - 1 - a] - 1) for a, v in enumerate(index)]
             value += weight * volume[tuple(index[::-1])]
-        out[i] = np.where(inside, np.where(flip, value.conj(), value), 0)
+        value = np.where(inside, np.where(flip, value.conj(), value), 0)
+        out[i, 0], out[i, 1] = value.real, value.imag
 
 
 @_jit
-def extract_slices_3d(volume, inverse, kx, ky, padding, r_max, out):
-    """Numba twin of :func:`extract_slices_numpy` for volumes; ``out`` (n, P) complex64 is written.
-
-    Works on flat float32 views with unsigned indices: no wrap-around checks, and the four numbers (real, imaginary) x
-    (x, x + 1) of each of the four rows are loaded and weighted as one vector.
-    """
+def extract_slices_3d(volume, inverse, kx, ky, padding, r_max, places, out):
+    """Numba twin of :func:`extract_slices_numpy` for volumes, on a flat float32 view: no wrap-around checks."""
     origin = r_max + 1
     limit = r_max * r_max + 1e-6
     one = np.float32(1.0)
     step_y, step_z = 2 * volume.shape[2], 2 * volume.shape[2] * volume.shape[1]
     row, sheet = np.uint64(step_y), np.uint64(step_z)
-    i1, i2, i3 = np.uint64(1), np.uint64(2), np.uint64(3)
-    v, o = volume.reshape(volume.size).view(np.float32), out.view(np.float32)
+    v = volume.reshape(volume.size).view(np.float32)
+    n = kx.shape[0]
+    place, fractions = np.empty(CHUNK, np.int64), np.empty((3, CHUNK), np.float32)
+    sign = np.empty(CHUNK, np.float32)
     for i in range(inverse.shape[0]):
         a00, a01 = inverse[i, 0, 0] * padding, inverse[i, 0, 1] * padding
         a10, a11 = inverse[i, 1, 0] * padding, inverse[i, 1, 1] * padding
         a20, a21 = inverse[i, 2, 0] * padding, inverse[i, 2, 1] * padding
-        for p in range(kx.shape[0]):
-            qx, qy = np.float64(kx[p]), np.float64(ky[p])
-            x = a00 * qx + a01 * qy
-            y = a10 * qx + a11 * qy
-            z = a20 * qx + a21 * qy
-            if x * x + y * y + z * z > limit:
-                o[i, 2 * p] = 0
-                o[i, 2 * p + 1] = 0
-                continue
-            sign = -1.0 if x < 0 else 1.0
-            x = x * sign
-            y = y * sign + origin
-            z = z * sign + origin
-            # all three are >= 0: truncation is floor
-            x0, y0, z0 = np.int64(x), np.int64(y), np.int64(z)
-            fx, fy, fz = np.float32(x - x0), np.float32(y - y0), np.float32(z - z0)
-            gx, gy, gz = one - fx, one - fy, one - fz
-            w00, w01, w10, w11 = gz * gy, gz * fy, fz * gy, fz * fy
-            b00 = np.uint64(z0 * step_z + y0 * step_y + 2 * x0)
-            b01, b10 = b00 + row, b00 + sheet
-            b11 = b10 + row
-            s0 = w00 * v[b00] + w01 * v[b01] + w10 * v[b10] + w11 * v[b11]
-            s1 = w00 * v[b00 + i1] + w01 * v[b01 + i1] + w10 * v[b10 + i1] + w11 * v[b11 + i1]
-            s2 = w00 * v[b00 + i2] + w01 * v[b01 + i2] + w10 * v[b10 + i2] + w11 * v[b11 + i2]
-            s3 = w00 * v[b00 + i3] + w01 * v[b01 + i3] + w10 * v[b10 + i3] + w11 * v[b11 + i3]
-            o[i, 2 * p] = gx * s0 + fx * s2
-            o[i, 2 * p + 1] = np.float32(sign) * (gx * s1 + fx * s3)
+        real, imag = out[places[i], 0], out[places[i], 1]
+        for first in range(0, n, CHUNK):
+            m = min(CHUNK, n - first)
+            for p in range(m):
+                qx, qy = np.float64(kx[first + p]), np.float64(ky[first + p])
+                x = a00 * qx + a01 * qy
+                y = a10 * qx + a11 * qy
+                z = a20 * qx + a21 * qy
+                outside = x * x + y * y + z * z > limit
+                s = -1.0 if x < 0 else 1.0
+                # one that is outside is looked up at the centre, and counts as zero
+                x = 0.0 if outside else x * s
+                y = origin if outside else y * s + origin
+                z = origin if outside else z * s + origin
+                # all three are >= 0: truncation is floor
+                x0, y0, z0 = np.int64(x), np.int64(y), np.int64(z)
+                fractions[0, p], fractions[1, p], fractions[2, p] = x - x0, y - y0, z - z0
+                place[p] = z0 * step_z + y0 * step_y + 2 * x0
+                sign[p] = 0.0 if outside else s
+            for p in range(m):
+                fx, fy, fz = fractions[0, p], fractions[1, p], fractions[2, p]
+                gx, gy, gz = one - fx, one - fy, one - fz
+                b00 = np.uint64(place[p])
+                b01, b10 = b00 + row, b00 + sheet
+                re, im = interpolate_corners(v, b00, b01, b10, b10 + row, gz * gy, gz * fy, fz * gy, fz * fy, gx, fx)
+                real[first + p] = abs(sign[p]) * re
+                imag[first + p] = sign[p] * im
 
 
 @_jit
-def extract_slices_2d(image, inverse, kx, ky, padding, r_max, out):
-    """Numba twin of :func:`extract_slices_numpy` for images; ``out`` (n, P) complex64 is written."""
+def extract_slices_2d(image, inverse, kx, ky, padding, r_max, places, out):
+    """Numba twin of :func:`extract_slices_numpy` for images."""
     origin = r_max + 1
     limit = r_max * r_max + 1e-6
     one = np.float32(1.0)
     step_y = 2 * image.shape[1]
     row = np.uint64(step_y)
     i1, i2, i3 = np.uint64(1), np.uint64(2), np.uint64(3)
-    v, o = image.reshape(image.size).view(np.float32), out.view(np.float32)
+    v = image.reshape(image.size).view(np.float32)
     for i in range(inverse.shape[0]):
         a00, a01 = inverse[i, 0, 0] * padding, inverse[i, 0, 1] * padding
         a10, a11 = inverse[i, 1, 0] * padding, inverse[i, 1, 1] * padding
+        real, imag = out[places[i], 0], out[places[i], 1]
         for p in range(kx.shape[0]):
             qx, qy = np.float64(kx[p]), np.float64(ky[p])
             x = a00 * qx + a01 * qy
             y = a10 * qx + a11 * qy
             if x * x + y * y > limit:
-                o[i, 2 * p] = 0
-                o[i, 2 * p + 1] = 0
+                real[p] = 0
+                imag[p] = 0
                 continue
             sign = -1.0 if x < 0 else 1.0
             x = x * sign
@@ -124,15 +131,16 @@ def extract_slices_2d(image, inverse, kx, ky, padding, r_max, out):
             s1 = gy * v[b0 + i1] + fy * v[b1 + i1]
             s2 = gy * v[b0 + i2] + fy * v[b1 + i2]
             s3 = gy * v[b0 + i3] + fy * v[b1 + i3]
-            o[i, 2 * p] = gx * s0 + fx * s2
-            o[i, 2 * p + 1] = np.float32(sign) * (gx * s1 + fx * s3)
+            real[p] = gx * s0 + fx * s2
+            imag[p] = np.float32(sign) * (gx * s1 + fx * s3)
 
 
 # One thread per pixel of a slice.
 CUDA_SOURCE = r"""
 extern "C" __global__ void extract_slices_3d(
     const float2* __restrict__ volume, int n_y, int n_x, const double* __restrict__ inverse, const int* __restrict__ kx,
-    const int* __restrict__ ky, int n_slices, int n_pixels, double padding, int r_max, float2* __restrict__ out)
+    const int* __restrict__ ky, int n_slices, int n_pixels, double padding, int r_max,
+    const long long* __restrict__ places, float* __restrict__ out)
 {
     const long long total = (long long)n_slices * n_pixels;
     const double limit = (double)r_max * r_max + 1e-6;
@@ -140,10 +148,12 @@ extern "C" __global__ void extract_slices_3d(
     for (long long t = blockIdx.x * (long long)blockDim.x + threadIdx.x; t < total; t += (long long)gridDim.x * blockDim.x) {
         const double* m = inverse + 9 * (t / n_pixels);
         const int p = (int)(t % n_pixels);
+        float* real = out + 2 * places[t / n_pixels] * n_pixels + p;
         const double qx = kx[p] * padding, qy = ky[p] * padding;
         double x = m[0] * qx + m[1] * qy, y = m[3] * qx + m[4] * qy, z = m[6] * qx + m[7] * qy;
         if (x * x + y * y + z * z > limit) {
-            out[t] = make_float2(0.0f, 0.0f);
+            real[0] = 0.0f;
+            real[n_pixels] = 0.0f;
             continue;
         }
         const double sign = x < 0 ? -1.0 : 1.0;
@@ -160,13 +170,15 @@ extern "C" __global__ void extract_slices_3d(
                 re += w * (gx * row[0].x + fx * row[1].x);
                 im += w * (gx * row[0].y + fx * row[1].y);
             }
-        out[t] = make_float2(re, (float)sign * im);
+        real[0] = re;
+        real[n_pixels] = (float)sign * im;
     }
 }
 
 extern "C" __global__ void extract_slices_2d(
     const float2* __restrict__ image, int n_x, const double* __restrict__ inverse, const int* __restrict__ kx,
-    const int* __restrict__ ky, int n_slices, int n_pixels, double padding, int r_max, float2* __restrict__ out)
+    const int* __restrict__ ky, int n_slices, int n_pixels, double padding, int r_max,
+    const long long* __restrict__ places, float* __restrict__ out)
 {
     const long long total = (long long)n_slices * n_pixels;
     const double limit = (double)r_max * r_max + 1e-6;
@@ -174,10 +186,12 @@ extern "C" __global__ void extract_slices_2d(
     for (long long t = blockIdx.x * (long long)blockDim.x + threadIdx.x; t < total; t += (long long)gridDim.x * blockDim.x) {
         const double* m = inverse + 9 * (t / n_pixels);
         const int p = (int)(t % n_pixels);
+        float* real = out + 2 * places[t / n_pixels] * n_pixels + p;
         const double qx = kx[p] * padding, qy = ky[p] * padding;
         double x = m[0] * qx + m[1] * qy, y = m[3] * qx + m[4] * qy;
         if (x * x + y * y > limit) {
-            out[t] = make_float2(0.0f, 0.0f);
+            real[0] = 0.0f;
+            real[n_pixels] = 0.0f;
             continue;
         }
         const double sign = x < 0 ? -1.0 : 1.0;
@@ -192,24 +206,25 @@ extern "C" __global__ void extract_slices_2d(
             re += w * (gx * row[0].x + fx * row[1].x);
             im += w * (gx * row[0].y + fx * row[1].y);
         }
-        out[t] = make_float2(re, (float)sign * im);
+        real[0] = re;
+        real[n_pixels] = (float)sign * im;
     }
 }
 """
 
 
-def extract_slices_3d_cuda(gpu, volume, inverse, kx, ky, padding, r_max, out):
+def extract_slices_3d_cuda(gpu, volume, inverse, kx, ky, padding, r_max, places, out):
     """CUDA twin of :func:`extract_slices_numpy` for volumes."""
     _, n_y, n_x = volume.shape
     gpu.launch(
-        CUDA_SOURCE, "extract_slices_3d", gpu.spread(out.size), 256, volume, np.int32(n_y), np.int32(n_x), inverse, kx, ky,
-        np.int32(len(out)), np.int32(len(kx)), np.float64(padding), np.int32(r_max), out,
+        CUDA_SOURCE, "extract_slices_3d", gpu.spread(len(places) * len(kx)), 256, volume, np.int32(n_y), np.int32(n_x), inverse, kx, ky,
+        np.int32(len(places)), np.int32(len(kx)), np.float64(padding), np.int32(r_max), places, out,
     )  # fmt: skip
 
 
-def extract_slices_2d_cuda(gpu, image, inverse, kx, ky, padding, r_max, out):
+def extract_slices_2d_cuda(gpu, image, inverse, kx, ky, padding, r_max, places, out):
     """CUDA twin of :func:`extract_slices_numpy` for images."""
     gpu.launch(
-        CUDA_SOURCE, "extract_slices_2d", gpu.spread(out.size), 256, image, np.int32(image.shape[1]), inverse, kx, ky,
-        np.int32(len(out)), np.int32(len(kx)), np.float64(padding), np.int32(r_max), out,
+        CUDA_SOURCE, "extract_slices_2d", gpu.spread(len(places) * len(kx)), 256, image, np.int32(image.shape[1]), inverse, kx, ky,
+        np.int32(len(places)), np.int32(len(kx)), np.float64(padding), np.int32(r_max), places, out,
     )  # fmt: skip

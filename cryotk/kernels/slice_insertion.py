@@ -5,25 +5,33 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from cryotk.kernels._vectors import add_corner_pair
+
 _jit = numba.njit(nogil=True, cache=True, error_model="numpy")
+CHUNK = 64
+"""Pixels whose places are found, in vector instructions, before their values are added."""
 
 
-def insert_slices_numpy(data, weight, slices, weights, inverse, kx, ky, padding, r_max):
+def insert_slices_numpy(data, weight, rows, weights, picked, inverse, kx, ky, padding, r_max):
     """Add slices to a padded half transform; the plain definition.
 
     Parameters
     ----------
     data, weight : (Z, Y, X) or (Y, X), complex128 and float64, IN and OUT
-    slices, weights : (n, P) complex, float
-        Pixels with weight <= 0 are left out.
+    rows, weights : (N, 2, P), (N, P) float32
+        Real and imaginary parts of slices, and weights. Pixels with weight <= 0 are left out.
+    picked : (n,) int64
+        The slices to add.
     inverse : (n, 3, 3) float
+        Of the picked ones.
     kx, ky : (P,) int
         Pixels with ``kx == 0 and ky < 0`` are left out: they repeat their mates.
     padding, r_max : float, int
     """
     origin = r_max + 1
     k = np.stack([kx, ky], -1).astype(float) * padding
-    for m, s, w in zip(inverse, slices, weights, strict=True):
+    for m, i in zip(inverse, picked, strict=True):
+        s, w = rows[i, 0] + 1j * rows[i, 1].astype(complex), weights[i]
         p = k @ m[: data.ndim, :2].T
         keep = ((p**2).sum(-1) <= r_max**2 + 1e-6) & (w > 0) & ~((kx == 0) & (ky < 0))
         p, s, w = p[keep], s[keep], w[keep]
@@ -41,65 +49,70 @@ def insert_slices_numpy(data, weight, slices, weights, inverse, kx, ky, padding,
 
 
 @_jit
-def insert_slices_3d(data, weight, slices, weights, inverse, kx, ky, padding, r_max):
-    """Numba twin of :func:`insert_slices_numpy` for volumes; flat float64 views and unsigned indices, as in extraction."""
+def insert_slices_3d(data, weight, rows, weights, picked, inverse, kx, ky, padding, r_max):
+    """Numba twin of :func:`insert_slices_numpy` for volumes."""
     origin = r_max + 1
     limit = r_max * r_max + 1e-6
     n_x = data.shape[2]
     n_xy = n_x * data.shape[1]
-    d, w, s = data.reshape(data.size).view(np.float64), weight.reshape(weight.size), slices.view(np.float32)
-    i1, i2, i3 = np.uint64(1), np.uint64(2), np.uint64(3)
+    d, w = data.reshape(data.size).view(np.float64), weight.reshape(weight.size)
+    row, sheet = np.uint64(n_x), np.uint64(n_xy)
+    n = kx.shape[0]
+    place, fractions = np.empty(CHUNK, np.int64), np.empty((3, CHUNK))
+    value, sign = np.empty(CHUNK), np.empty(CHUNK)
     for i in range(inverse.shape[0]):
         a00, a01 = inverse[i, 0, 0] * padding, inverse[i, 0, 1] * padding
         a10, a11 = inverse[i, 1, 0] * padding, inverse[i, 1, 1] * padding
         a20, a21 = inverse[i, 2, 0] * padding, inverse[i, 2, 1] * padding
-        for p in range(kx.shape[0]):
-            c = np.float64(weights[i, p])
-            if not c > 0.0 or (kx[p] == 0 and ky[p] < 0):
-                continue
-            qx, qy = np.float64(kx[p]), np.float64(ky[p])
-            x = a00 * qx + a01 * qy
-            y = a10 * qx + a11 * qy
-            z = a20 * qx + a21 * qy
-            if x * x + y * y + z * z > limit:
-                continue
-            sign = -1.0 if x < 0 else 1.0
-            re, im = np.float64(s[i, 2 * p]), sign * np.float64(s[i, 2 * p + 1])
-            x = x * sign
-            y = y * sign + origin
-            z = z * sign + origin
-            x0, y0, z0 = np.int64(x), np.int64(y), np.int64(z)
-            fx, fy, fz = x - x0, y - y0, z - z0
-            gx = 1.0 - fx
-            base = z0 * n_xy + y0 * n_x + x0
-            for b in range(2):
-                wz = fz if b else 1.0 - fz
-                for a in range(2):
-                    f = wz * (fy if a else 1.0 - fy)
-                    lo, hi = f * gx, f * fx
-                    k = np.uint64(base + b * n_xy + a * n_x)
-                    q = k + k
-                    d[q] += lo * re
-                    d[q + i1] += lo * im
-                    d[q + i2] += hi * re
-                    d[q + i3] += hi * im
-                    w[k] += lo * c
-                    w[k + i1] += hi * c
+        real, imag, of_row = rows[picked[i], 0], rows[picked[i], 1], weights[picked[i]]
+        for first in range(0, n, CHUNK):
+            m = min(CHUNK, n - first)
+            for p in range(m):
+                left_out = kx[first + p] == 0 and ky[first + p] < 0
+                qx, qy = np.float64(kx[first + p]), np.float64(ky[first + p])
+                x = a00 * qx + a01 * qy
+                y = a10 * qx + a11 * qy
+                z = a20 * qx + a21 * qy
+                left_out |= x * x + y * y + z * z > limit
+                s = -1.0 if x < 0 else 1.0
+                # one that is left out is looked up at the centre, and adds nothing
+                x = 0.0 if left_out else x * s
+                y = origin if left_out else y * s + origin
+                z = origin if left_out else z * s + origin
+                # all three are >= 0: truncation is floor
+                x0, y0, z0 = np.int64(x), np.int64(y), np.int64(z)
+                fractions[0, p], fractions[1, p], fractions[2, p] = x - x0, y - y0, z - z0
+                place[p] = z0 * n_xy + y0 * n_x + x0
+                value[p] = 0.0 if left_out else np.float64(of_row[first + p])
+                sign[p] = s
+            for p in range(m):
+                c = value[p]
+                if not c > 0.0:
+                    continue
+                fx, fy, fz = fractions[0, p], fractions[1, p], fractions[2, p]
+                gx, gy, gz = 1.0 - fx, 1.0 - fy, 1.0 - fz
+                re, im = np.float64(real[first + p]), sign[p] * np.float64(imag[first + p])
+                k = np.uint64(place[p])
+                add_corner_pair(d, w, k, gz * gy, gx, fx, re, im, c)
+                add_corner_pair(d, w, k + row, gz * fy, gx, fx, re, im, c)
+                k += sheet
+                add_corner_pair(d, w, k, fz * gy, gx, fx, re, im, c)
+                add_corner_pair(d, w, k + row, fz * fy, gx, fx, re, im, c)
 
 
 @_jit
-def insert_slices_2d(data, weight, slices, weights, inverse, kx, ky, padding, r_max):
+def insert_slices_2d(data, weight, rows, weights, picked, inverse, kx, ky, padding, r_max):
     """Numba twin of :func:`insert_slices_numpy` for images."""
     origin = r_max + 1
     limit = r_max * r_max + 1e-6
     n_x = data.shape[1]
-    d, w, s = data.reshape(data.size).view(np.float64), weight.reshape(weight.size), slices.view(np.float32)
-    i1, i2, i3 = np.uint64(1), np.uint64(2), np.uint64(3)
+    d, w = data.reshape(data.size).view(np.float64), weight.reshape(weight.size)
     for i in range(inverse.shape[0]):
         a00, a01 = inverse[i, 0, 0] * padding, inverse[i, 0, 1] * padding
         a10, a11 = inverse[i, 1, 0] * padding, inverse[i, 1, 1] * padding
+        real, imag, of_row = rows[picked[i], 0], rows[picked[i], 1], weights[picked[i]]
         for p in range(kx.shape[0]):
-            c = np.float64(weights[i, p])
+            c = np.float64(of_row[p])
             if not c > 0.0 or (kx[p] == 0 and ky[p] < 0):
                 continue
             qx, qy = np.float64(kx[p]), np.float64(ky[p])
@@ -108,24 +121,15 @@ def insert_slices_2d(data, weight, slices, weights, inverse, kx, ky, padding, r_
             if x * x + y * y > limit:
                 continue
             sign = -1.0 if x < 0 else 1.0
-            re, im = np.float64(s[i, 2 * p]), sign * np.float64(s[i, 2 * p + 1])
+            re, im = np.float64(real[p]), sign * np.float64(imag[p])
             x = x * sign
             y = y * sign + origin
             x0, y0 = np.int64(x), np.int64(y)
             fx, fy = x - x0, y - y0
-            gx = 1.0 - fx
-            base = y0 * n_x + x0
-            for a in range(2):
-                f = fy if a else 1.0 - fy
-                lo, hi = f * gx, f * fx
-                k = np.uint64(base + a * n_x)
-                q = k + k
-                d[q] += lo * re
-                d[q + i1] += lo * im
-                d[q + i2] += hi * re
-                d[q + i3] += hi * im
-                w[k] += lo * c
-                w[k + i1] += hi * c
+            gx, gy = 1.0 - fx, 1.0 - fy
+            k = np.uint64(y0 * n_x + x0)
+            add_corner_pair(d, w, k, gy, gx, fx, re, im, c)
+            add_corner_pair(d, w, k + np.uint64(n_x), fy, gx, fx, re, im, c)
 
 
 # One thread per pixel of a slice. Pixels of many slices meet in one point: they are added as 64-bit integers, whose sum does
@@ -149,8 +153,8 @@ extern "C" __global__ void add_integers(
 }
 
 extern "C" __global__ void insert_slices_3d(
-    long long* data, long long* weight, double data_scale, double weight_scale, int n_y, int n_x, const float2* __restrict__ slices, const float* __restrict__ weights,
-    const double* __restrict__ inverse, const int* __restrict__ kx, const int* __restrict__ ky, int n_slices, int n_pixels,
+    long long* data, long long* weight, double data_scale, double weight_scale, int n_y, int n_x, const float* __restrict__ rows, const float* __restrict__ weights,
+    const long long* __restrict__ picked, const double* __restrict__ inverse, const int* __restrict__ kx, const int* __restrict__ ky, int n_slices, int n_pixels,
     double padding, int r_max)
 {
     const long long total = (long long)n_slices * n_pixels;
@@ -158,14 +162,15 @@ extern "C" __global__ void insert_slices_3d(
     const int origin = r_max + 1;
     for (long long t = blockIdx.x * (long long)blockDim.x + threadIdx.x; t < total; t += (long long)gridDim.x * blockDim.x) {
         const double* m = inverse + 9 * (t / n_pixels);
+        const long long slice = picked[t / n_pixels];
         const int p = (int)(t % n_pixels);
-        const double c = weights[t];
+        const double c = weights[slice * n_pixels + p];
         if (!(c > 0.0) || (kx[p] == 0 && ky[p] < 0)) continue;
         const double qx = kx[p] * padding, qy = ky[p] * padding;
         double x = m[0] * qx + m[1] * qy, y = m[3] * qx + m[4] * qy, z = m[6] * qx + m[7] * qy;
         if (x * x + y * y + z * z > limit) continue;
         const double sign = x < 0 ? -1.0 : 1.0;
-        const double re = slices[t].x, im = sign * slices[t].y;
+        const double re = rows[2 * slice * n_pixels + p], im = sign * rows[(2 * slice + 1) * n_pixels + p];
         x *= sign;
         y = y * sign + origin;
         z = z * sign + origin;
@@ -186,8 +191,8 @@ extern "C" __global__ void insert_slices_3d(
 }
 
 extern "C" __global__ void insert_slices_2d(
-    long long* data, long long* weight, double data_scale, double weight_scale, int n_x, const float2* __restrict__ slices, const float* __restrict__ weights,
-    const double* __restrict__ inverse, const int* __restrict__ kx, const int* __restrict__ ky, int n_slices, int n_pixels,
+    long long* data, long long* weight, double data_scale, double weight_scale, int n_x, const float* __restrict__ rows, const float* __restrict__ weights,
+    const long long* __restrict__ picked, const double* __restrict__ inverse, const int* __restrict__ kx, const int* __restrict__ ky, int n_slices, int n_pixels,
     double padding, int r_max)
 {
     const long long total = (long long)n_slices * n_pixels;
@@ -195,14 +200,15 @@ extern "C" __global__ void insert_slices_2d(
     const int origin = r_max + 1;
     for (long long t = blockIdx.x * (long long)blockDim.x + threadIdx.x; t < total; t += (long long)gridDim.x * blockDim.x) {
         const double* m = inverse + 9 * (t / n_pixels);
+        const long long slice = picked[t / n_pixels];
         const int p = (int)(t % n_pixels);
-        const double c = weights[t];
+        const double c = weights[slice * n_pixels + p];
         if (!(c > 0.0) || (kx[p] == 0 && ky[p] < 0)) continue;
         const double qx = kx[p] * padding, qy = ky[p] * padding;
         double x = m[0] * qx + m[1] * qy, y = m[3] * qx + m[4] * qy;
         if (x * x + y * y > limit) continue;
         const double sign = x < 0 ? -1.0 : 1.0;
-        const double re = slices[t].x, im = sign * slices[t].y;
+        const double re = rows[2 * slice * n_pixels + p], im = sign * rows[(2 * slice + 1) * n_pixels + p];
         x *= sign;
         y = y * sign + origin;
         const int x0 = (int)x, y0 = (int)y;
@@ -227,16 +233,17 @@ def _scale(top, n):
     return 2.0 ** (59 - int(np.ceil(np.log2(max(n, 1)))) - int(np.frexp(top)[1])) if top > 0 else 1.0
 
 
-def _insert_cuda(gpu, data, weight, slices, weights, inverse, kx, ky, padding, r_max):
-    if slices.size == 0:
+def _insert_cuda(gpu, data, weight, rows, weights, picked, inverse, kx, ky, padding, r_max):
+    if picked.size == 0:
         return
     xp = gpu.xp
-    top = max(float(abs(slices.real).max()), float(abs(slices.imag).max()))
-    scales = np.float64(_scale(top, len(slices))), np.float64(_scale(float(weights.max()), len(slices)))
+    n = len(picked)
+    # of all rows, picked or not: rows that are left out are zero or like the others
+    scales = np.float64(_scale(float(abs(rows).max()), n)), np.float64(_scale(float(weights.max()), n))
     integers, weight_integers = xp.zeros((*data.shape, 2), np.int64), xp.zeros(weight.shape, np.int64)
     gpu.launch(
-        CUDA_SOURCE, f"insert_slices_{data.ndim}d", gpu.spread(slices.size), 256, integers, weight_integers, *scales,
-        *(np.int32(n) for n in data.shape[1:]), slices, weights, inverse, kx, ky, np.int32(len(slices)), np.int32(len(kx)),
+        CUDA_SOURCE, f"insert_slices_{data.ndim}d", gpu.spread(n * len(kx)), 256, integers, weight_integers, *scales,
+        *(np.int32(n) for n in data.shape[1:]), rows, weights, picked, inverse, kx, ky, np.int32(n), np.int32(len(kx)),
         np.float64(padding), np.int32(r_max),
     )  # fmt: skip
     gpu.launch(
@@ -245,11 +252,11 @@ def _insert_cuda(gpu, data, weight, slices, weights, inverse, kx, ky, padding, r
     )  # fmt: skip
 
 
-def insert_slices_3d_cuda(gpu, data, weight, slices, weights, inverse, kx, ky, padding, r_max):
+def insert_slices_3d_cuda(gpu, data, weight, rows, weights, picked, inverse, kx, ky, padding, r_max):
     """CUDA twin of :func:`insert_slices_numpy` for volumes."""
-    _insert_cuda(gpu, data, weight, slices, weights, inverse, kx, ky, padding, r_max)
+    _insert_cuda(gpu, data, weight, rows, weights, picked, inverse, kx, ky, padding, r_max)
 
 
-def insert_slices_2d_cuda(gpu, data, weight, slices, weights, inverse, kx, ky, padding, r_max):
+def insert_slices_2d_cuda(gpu, data, weight, rows, weights, picked, inverse, kx, ky, padding, r_max):
     """CUDA twin of :func:`insert_slices_numpy` for images."""
-    _insert_cuda(gpu, data, weight, slices, weights, inverse, kx, ky, padding, r_max)
+    _insert_cuda(gpu, data, weight, rows, weights, picked, inverse, kx, ky, padding, r_max)

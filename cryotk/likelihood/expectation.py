@@ -381,8 +381,7 @@ class ExpectationStep:
         rows = rows.reshape(-1, *rows.shape[2:])
         row_weights = row_weights.reshape(-1, row_weights.shape[-1])
         used = np.nonzero(backend.to_host(row_weights[:, 0] > 0))[0]
-        at = backend.to_device(used)
-        tables.maker.insert(sums.accumulators, classes[used], matrices[used], rows[at], row_weights[at])
+        tables.maker.insert(sums.accumulators, classes[used], matrices[used], rows, row_weights, used)
 
     def _add_noise(self, sums: Sums, block: Block, tables: GroupTables, noise: np.ndarray, per_image: np.ndarray,
                    per_particle: np.ndarray, result: BlockResult, norm_old: np.ndarray, norm_average: float,

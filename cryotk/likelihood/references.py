@@ -13,10 +13,6 @@ from cryotk.projection import Accumulator, FourierReference, group_transform
 
 __all__ = ["CoarseSlices", "SliceMaker", "group_transform"]
 
-SLICES_AT_ONCE = 1024
-COPY_BYTES = 32_000_000
-"""Complex copies of slices stay small."""
-
 
 class SliceMaker:
     """Slices of the references at orientation indices, split into real and imaginary part.
@@ -69,47 +65,40 @@ class SliceMaker:
             reference = self.references[k]
             extract = backend.extract_slices_3d if reference.is_3d else backend.extract_slices_2d
             of_class = np.nonzero(classes == k)[0]
-            for first in range(0, len(of_class), at_once):
-                some = of_class[first : first + at_once]
-                values = xp.empty((len(some), len(kx)), np.complex64)
-                extract(
-                    self._transform_of(k), backend.to_device(inverse[some]), kx, ky, reference.padding, reference.r_max, values
-                )
-                at = backend.to_device(some)
-                out[at, 0] = values.real
-                out[at, 1] = values.imag
+            extract(
+                self._transform_of(k), backend.to_device(inverse[of_class]), kx, ky, reference.padding, reference.r_max,
+                backend.to_device(of_class), out,
+            )  # fmt: skip
         return out
 
-    def insert(self, accumulators: list[Accumulator], classes: np.ndarray, matrices: np.ndarray, rows: Any, weights: Any) -> None:
-        """Insert (n, 2, P) data rows and (n, P) weights of fine orientations."""
-        inverse, at_once = self._inverses(matrices), self.backend.insert_slices_at_once
-        if not self.backend.on_device:
-            at_once = _at_once(at_once, rows.shape[-1])
+    def insert(
+        self, accumulators: list[Accumulator], classes: np.ndarray, matrices: np.ndarray, rows: Any, weights: Any, picked: np.ndarray
+    ) -> None:
+        """Insert some of (N, 2, P) data rows and (N, P) weights: ``picked`` (n,), of the classes and rotations given."""
+        backend, inverse = self.backend, self._inverses(matrices)
         for k in np.unique(classes):
             of_class = np.nonzero(classes == k)[0]
-            for first in range(0, len(of_class), at_once):
-                some = of_class[first : first + at_once]
-                self._insert(accumulators[k], inverse, rows, weights, some)
+            for first in range(0, len(of_class), backend.insert_slices_at_once):
+                some = of_class[first : first + backend.insert_slices_at_once]
+                self._insert(accumulators[k], rows, weights, picked[some], inverse[some])
 
-    def _insert(self, accumulator: Accumulator, inverse: np.ndarray, rows: Any, weights: Any, some: np.ndarray) -> None:
+    def _insert(self, accumulator: Accumulator, rows: Any, weights: Any, picked: np.ndarray, inverse: np.ndarray) -> None:
         backend = self.backend
         insert = backend.insert_slices_3d if accumulator.is_3d else backend.insert_slices_2d
         try:
-            at = backend.to_device(some)
-            data = (rows[at, 0] + 1j * rows[at, 1]).astype(np.complex64, copy=False)
             insert(
-                accumulator.data, accumulator.weight, data, weights[at], backend.to_device(inverse[some]), self._kx, self._ky,
-                accumulator.padding, accumulator.r_max,
+                accumulator.data, accumulator.weight, rows, weights, backend.to_device(picked), backend.to_device(inverse),
+                self._kx, self._ky, accumulator.padding, accumulator.r_max,
             )  # fmt: skip
             return
         except backend.out_of_memory:
             # nothing has been added: the sum is the kernel's last step
-            if len(some) == 1:
+            if len(picked) == 1:
                 raise
         backend.free()
-        half = len(some) // 2
-        self._insert(accumulator, inverse, rows, weights, some[:half])
-        self._insert(accumulator, inverse, rows, weights, some[half:])
+        half = len(picked) // 2
+        self._insert(accumulator, rows, weights, picked[:half], inverse[:half])
+        self._insert(accumulator, rows, weights, picked[half:], inverse[half:])
 
 
 def _at_once(most: int, n_pixels: int) -> int:

@@ -55,8 +55,9 @@ class Accumulator:
         run(
             self.data,
             self.weight,
-            np.ascontiguousarray(slices, np.complex64),
+            np.stack([slices.real, slices.imag], 1).astype(np.float32, copy=False),
             np.ascontiguousarray(weights, np.float32),
+            np.arange(len(slices)),
             invert(matrices),
             np.asarray(kx, np.int32),
             np.asarray(ky, np.int32),

@@ -91,7 +91,11 @@ class FourierReference:
         (n, P) complex64
         """
         inverse = invert(matrices)
-        out = np.empty((len(inverse), len(kx)), np.complex64)
+        n = len(inverse)
+        parts = np.empty((n, 2, len(kx)), np.float32)
         run = extract_slices_3d if self.is_3d else extract_slices_2d
-        run(self.data, inverse, np.asarray(kx, np.int32), np.asarray(ky, np.int32), self.padding, self.r_max, out)
+        kx, ky = np.asarray(kx, np.int32), np.asarray(ky, np.int32)
+        run(self.data, inverse, kx, ky, self.padding, self.r_max, np.arange(n), parts)
+        out = np.empty((n, len(kx)), np.complex64)
+        out.real, out.imag = parts[:, 0], parts[:, 1]
         return out

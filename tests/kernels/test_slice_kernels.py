@@ -13,6 +13,19 @@ from cryotk.kernels.slice_symmetry import add_symmetry_mates
 EXTRACT, INSERT = {2: extract_slices_2d, 3: extract_slices_3d}, {2: insert_slices_2d, 3: insert_slices_3d}
 
 
+def _extract(run, volume, inverse, kx, ky, padding, r_max):
+    """Slices as complex numbers."""
+    parts = np.full((len(inverse), 2, len(kx)), np.nan, np.float32)
+    run(volume, inverse, kx, ky, padding, r_max, np.arange(len(inverse)), parts)
+    return parts[:, 0] + 1j * parts[:, 1]
+
+
+def _insert(run, data, weight, s, w, inverse, kx, ky, padding, r_max):
+    """Insert complex slices, all of them."""
+    rows = np.stack([s.real, s.imag], 1).astype(np.float32)
+    run(data, weight, rows, w, np.arange(len(s)), inverse, kx, ky, padding, r_max)
+
+
 def _case(dims: int, padding: float, seed: int = 0, radius: int = 7, n: int = 9):
     rng = np.random.default_rng(seed)
     r_max = int(radius * padding)
@@ -32,10 +45,8 @@ def _case(dims: int, padding: float, seed: int = 0, radius: int = 7, n: int = 9)
 @pytest.mark.parametrize("padding", [1.0, 2.0])
 def test_extraction(dims, padding):
     _, volume, inverse, kx, ky, r_max = _case(dims, padding)
-    out = np.full((len(inverse), len(kx)), np.nan, np.complex64)
-    EXTRACT[dims](volume, inverse, kx, ky, padding, r_max, out)
-    expected = np.empty_like(out)
-    extract_slices_numpy(volume, inverse, kx, ky, padding, r_max, expected)
+    out = _extract(EXTRACT[dims], volume, inverse, kx, ky, padding, r_max)
+    expected = _extract(extract_slices_numpy, volume, inverse, kx, ky, padding, r_max)
     assert np.abs(out - expected).max() < 2e-6 * np.abs(expected).max()
     outside = kx.astype(int) ** 2 + ky**2 > (r_max / padding) ** 2
     assert outside.any() and np.all(out[:, outside] == 0) and np.all(out[:, ~outside] != 0)
@@ -49,8 +60,7 @@ def test_linear_functions_are_exact(dims):
     axes = np.meshgrid(*[k] * (dims - 1), np.arange(r_max + 2), indexing="ij")
     slope = np.array([0.3, -1.1, 0.7])[:dims]  # x, y, z
     volume = (1j * sum(s * a for s, a in zip(slope, axes[::-1], strict=True))).astype(np.complex64)
-    out = np.zeros((len(inverse), len(kx)), np.complex64)
-    EXTRACT[dims](volume, inverse, kx, ky, 2.0, r_max, out)
+    out = _extract(EXTRACT[dims], volume, inverse, kx, ky, 2.0, r_max)
     at = 2.0 * np.einsum("nij,jp->npi", inverse[:, :dims, :2], np.stack([kx, ky]).astype(float))
     inside = kx.astype(int) ** 2 + ky**2 <= (r_max / 2) ** 2
     assert np.abs(out.imag - at @ slope)[:, inside].max() < 2e-5 * r_max
@@ -65,7 +75,7 @@ def test_insertion(dims, padding):
     results = []
     for run in (INSERT[dims], insert_slices_numpy):
         data, weight = np.zeros(volume.shape, complex), np.zeros(volume.shape)
-        run(data, weight, s, w, inverse, kx, ky, padding, r_max)
+        _insert(run, data, weight, s, w, inverse, kx, ky, padding, r_max)
         # the plane x = 0 may be filled on either side: complete it before comparing
         for plane, a in ((data[..., 0], data), (weight[..., 0], weight)):
             a[..., 0] = plane + np.conj(np.flip(plane))
@@ -82,10 +92,9 @@ def test_insertion_is_the_transpose_of_extraction(dims):
     keep = (kx > 0) | (ky >= 0)
     kx, ky = kx[keep], ky[keep]
     s = (rng.standard_normal((len(inverse), len(kx))) + 1j * rng.standard_normal((len(inverse), len(kx)))).astype(np.complex64)
-    out = np.zeros_like(s)
-    EXTRACT[dims](volume, inverse, kx, ky, 2.0, r_max, out)
+    out = _extract(EXTRACT[dims], volume, inverse, kx, ky, 2.0, r_max)
     data, weight = np.zeros(volume.shape, complex), np.zeros(volume.shape)
-    INSERT[dims](data, weight, s, np.ones(s.shape, np.float32), inverse, kx, ky, 2.0, r_max)
+    _insert(INSERT[dims], data, weight, s, np.ones(s.shape, np.float32), inverse, kx, ky, 2.0, r_max)
     left, right = (np.conj(out) * s).real.sum(dtype=float), (np.conj(volume) * data).real.sum()
     assert left == pytest.approx(right, rel=1e-4)
     inside = kx.astype(int) ** 2 + ky**2 <= (r_max / 2) ** 2
@@ -97,11 +106,10 @@ def test_pixels_on_the_limit_are_inside(dims):
     _, volume, _, _, _, r_max = _case(dims, 2.0)
     kx, ky = np.array([r_max // 2, 0], np.int32), np.array([0, r_max // 2], np.int32)
     scaled = np.eye(3)[None] * (1 + 1e-10)
-    out = np.zeros((1, 2), np.complex64)
-    EXTRACT[dims](volume, np.ascontiguousarray(scaled), kx, ky, 2.0, r_max, out)
+    out = _extract(EXTRACT[dims], volume, np.ascontiguousarray(scaled), kx, ky, 2.0, r_max)
     assert np.all(out != 0)
     data, weight = np.zeros(volume.shape, complex), np.zeros(volume.shape)
-    INSERT[dims](data, weight, out, np.ones((1, 2), np.float32), np.ascontiguousarray(scaled), kx, ky, 2.0, r_max)
+    _insert(INSERT[dims], data, weight, out, np.ones((1, 2), np.float32), np.ascontiguousarray(scaled), kx, ky, 2.0, r_max)
     assert weight.sum() == pytest.approx(2)
 
 

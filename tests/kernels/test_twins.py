@@ -124,8 +124,9 @@ def _slices_case(dims, padding, seed=0, radius=7, n=9):
 @pytest.mark.parametrize("dims", [2, 3])
 def test_extract_slices(backend, dims, padding):
     _, volume, inverse, kx, ky, r_max = _slices_case(dims, padding)
-    out = np.full((len(inverse), len(kx)), 9, np.complex64)
-    agree(backend, f"extract_slices_{dims}d", volume, inverse, kx, ky, padding, r_max, out)
+    out, places = np.full((len(inverse) + 2, 2, len(kx)), 9, F4), np.arange(len(inverse), 0, -1)
+    got = agree(backend, f"extract_slices_{dims}d", volume, inverse, kx, ky, padding, r_max, places, out)
+    assert np.all(got[-1][[0, -1]] == 9)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-12, 1e9])
@@ -133,12 +134,12 @@ def test_extract_slices(backend, dims, padding):
 def test_insert_slices(backend, dims, scale):
     rng, volume, inverse, kx, ky, r_max = _slices_case(dims, 2.0, 1)
     shape = (len(inverse), len(kx))
-    s = (scale * (rng.standard_normal(shape) + 1j * rng.standard_normal(shape))).astype(np.complex64)
-    w = rng.uniform(-0.2, 1, shape).astype(F4)
+    s = (scale * rng.standard_normal((shape[0], 2, shape[1]))).astype(F4)
+    w, picked = rng.uniform(-0.2, 1, shape).astype(F4), np.array([7, 0, 3, 4])
     data, weight = np.zeros(volume.shape, complex), np.zeros(volume.shape)
     # the definition leaves the sign of points on x = 0 open: keep clear of them
-    agree(backend, f"insert_slices_{dims}d", data, weight, s, w, inverse, kx, ky, 2.0, r_max, rtol=1e-12)
-    agree(backend, f"insert_slices_{dims}d", data, weight, s[:0], w[:0], inverse[:0], kx, ky, 2.0, r_max)
+    agree(backend, f"insert_slices_{dims}d", data, weight, s, w, picked, inverse[picked], kx, ky, 2.0, r_max, rtol=1e-12)
+    agree(backend, f"insert_slices_{dims}d", data, weight, s[:0], w[:0], picked[:0], inverse[:0], kx, ky, 2.0, r_max)
 
 
 def test_symmetry_mates(backend):
