@@ -29,20 +29,21 @@ SLOT_BYTES = 400_000_000
 class ResidualStep(ExpectationStep):
     """An expectation step that inserts what the model does not explain: images minus their predictions."""
 
-    def _insert(self, sums: Sums, tables: GroupTables, post: BlockPosterior, slot_used: Any, rows: Any, row_weights: Any) -> None:
+    def _insert(
+        self, sums: Sums, tables: GroupTables, post: BlockPosterior, slots: np.ndarray, slices: Any, rows: Any, row_weights: Any
+    ) -> None:
         # sum w C s (X - s C V) / sigma2 is the data minus V times its weight, one subtraction per orientation
-        slices = post.slices if len(slot_used) == len(post.slices) else post.slices[slot_used]
         rows -= row_weights[:, :, None, :] * slices
         n_psi = self.sampling.n_psi
-        if self.is_3d and post.slot_matrices is None and n_psi % 2 == 0:
-            there, keys = self.backend.to_device, self.backend.to_host(slot_used)
+        if self.is_3d and self.options.align and n_psi % 2 == 0:
+            there, keys = self.backend.to_device, slots
             if post.slot_class is not None and post.slot_orientation is not None:
                 keys = post.slot_class[keys].astype(np.int64) * self.sampling.n_orientations + post.slot_orientation[keys]
             upper, partner, left = half_turns(keys, n_psi)
             fold_half_turns(rows, row_weights, there(upper), there(partner))
-            left = there(left)
-            slot_used, rows, row_weights = slot_used[left], rows[left], row_weights[left]
-        super()._insert(sums, tables, post, slot_used, rows, row_weights)
+            at = there(left)
+            slots, slices, rows, row_weights = slots[left], slices[at], rows[at], row_weights[at]
+        super()._insert(sums, tables, post, slots, slices, rows, row_weights)
 
 
 def half_turns(keys: np.ndarray, n_psi: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

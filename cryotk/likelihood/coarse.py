@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cryotk.data.refinement import RefinementModel
+from cryotk.likelihood.portions import Portion, Scratch, cut_portions, pays_in_portions
 from cryotk.likelihood.prepare import Block
 from cryotk.likelihood.priors import local_orientations
 from cryotk.likelihood.sampling import Sampling
@@ -101,7 +102,8 @@ def coarse_local(
     operators: np.ndarray,
     poses: np.ndarray,
     log_prior_t: Any,
-    relaxed: np.ndarray | None = None,
+    relaxed: np.ndarray | None,
+    scratch: Scratch,
 ) -> Significant:
     """Score each particle of a block around its own pose, and around its mates in a relaxed symmetry."""
     s, m, backend, there = sampling, model, tables.backend, tables.backend.to_device
@@ -124,29 +126,38 @@ def coarse_local(
         p = np.asarray(m.class_distribution, float)
         parent_prior = parent_prior + np.log(p[of_class] * len(p)).astype(np.float32)
     unique, slots = np.unique(parents, return_inverse=True)
-    slices = tables.maker.slices(
-        unique // s.n_orientations, s.matrices(unique % s.n_orientations), tables.coarse_pixels
-    ).reshape(len(unique), 1, 2, len(tables.coarse_pixels))
     n_offsets = len(s.offsets)
     offset_start = np.arange(len(parents) + 1, dtype=np.int64) * n_offsets
     offsets = np.tile(np.arange(n_offsets, dtype=np.int32), len(parents))
     lists = there(parent_start), there(parent_prior, np.float32)
     scores = backend.xp.empty(len(offsets), np.float32)
-    backend.ragged_scores(
-        backend.xp.ascontiguousarray(block.score_image[:, :, tables.coarse_index]),
-        backend.xp.ascontiguousarray(block.score_weight[:, tables.coarse_index]),
-        slices,
-        tables.coarse_ramps,
-        lists[0],
-        there(slots, np.int64),
-        lists[1],
-        there(of_class, np.int32),
-        there(offset_start),
-        there(offsets),
-        1,
-        log_prior_t,
-        scores,
-    )
+    images = backend.xp.ascontiguousarray(block.score_image[:, :, tables.coarse_index])
+    weights = backend.xp.ascontiguousarray(block.score_weight[:, tables.coarse_index])
+    slot_class, inverse = unique // s.n_orientations, tables.maker.inverses(s.matrices(unique % s.n_orientations))
+    n_pixels = len(tables.coarse_pixels)
+    whole = [Portion(slice(0, len(n)), slice(0, len(parents)), np.arange(len(unique)), slots)]
+    small = not backend.on_device and pays_in_portions(len(parents), len(unique), 8 * n_pixels)
+    for part in cut_portions(parent_start, slots, 8 * n_pixels) if small else whole:
+        some, own = part.particles, part.parents
+        shape = (len(part.slots), 2, n_pixels)
+        out = scratch.array("slices", shape) if small else backend.xp.empty(shape, np.float32)
+        slices = tables.maker.slices_at(slot_class[part.slots], inverse[part.slots], out, tables.coarse_pixels)
+        samples = slice(own.start * n_offsets, own.stop * n_offsets)
+        backend.ragged_scores(
+            images[some],
+            weights[some],
+            slices[:, None],
+            tables.coarse_ramps,
+            there(parent_start[some.start : some.stop + 1] - own.start),
+            there(part.parent_slot, np.int64),
+            there(parent_prior[own], np.float32),
+            there(of_class[own], np.int32),
+            there(offset_start[own.start : own.stop + 1] - samples.start),
+            there(offsets[samples]),
+            1,
+            log_prior_t[some],
+            scores[samples],
+        )
     count, _best, new_start, new_parents, new_offset_start, new_offsets, source = backend.select_ragged(
         scores, lists[0], there(parents), n_offsets, options.adaptive_fraction, options.max_significant
     )

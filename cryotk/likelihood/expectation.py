@@ -8,6 +8,7 @@ no files, threads or schedules.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,8 +16,9 @@ import numpy as np
 from cryotk.data.refinement import RefinementModel
 from cryotk.geometry import euler_to_matrix, relaxation_operators, symmetry_operators
 from cryotk.kernels.backends import Backend
+from cryotk.likelihood.accumulation import Accumulation
 from cryotk.likelihood.coarse import coarse_global, coarse_local
-from cryotk.likelihood.parts import parts
+from cryotk.likelihood.portions import Scratch, cut_portions, pays_in_portions
 from cryotk.likelihood.posterior import BlockPosterior, BlockResult
 from cryotk.likelihood.prepare import Block, ImagePreparation
 from cryotk.likelihood.priors import log_prior_offsets, log_prior_orientations, mean_offset_prior
@@ -27,7 +29,8 @@ from cryotk.projection import Accumulator, FourierReference
 
 __all__ = ["ExpectationOptions", "ExpectationStep"]
 
-class ExpectationStep:
+
+class ExpectationStep(Accumulation):
     """All that blocks of one iteration share.
 
     Parameters
@@ -44,8 +47,6 @@ class ExpectationStep:
 
     any_backend: ClassVar[bool] = True
     """Whether the step is written over the arrays of its backend; else it runs on the CPU."""
-    timed = False
-    """Wait for the device at the end of each pass, so that ``seconds`` are those of the passes."""
 
     def __init__(
         self,
@@ -77,6 +78,7 @@ class ExpectationStep:
         n_dirs = sampling.n_directions if options.align else 1
         self.n_directions = n_dirs
         self.seconds: dict[str, float] = {}
+        self.scratch = Scratch()
         self.tables = [make_group_tables(p, model, sampling, references, options, self.local) for p in preparations]
 
     def empty_sums(self, n_scales: int) -> Sums:
@@ -115,7 +117,9 @@ class ExpectationStep:
         clock = time.perf_counter()
         log_prior_t = self._log_prior_offsets(block, tables, prior_xy)
         if self.local:
-            selected = coarse_local(block, tables, self.sampling, self.options, self.model, self.operators, poses, log_prior_t, self.relaxed)
+            selected = coarse_local(
+                block, tables, self.sampling, self.options, self.model, self.operators, poses, log_prior_t, self.relaxed, self.scratch
+            )
         else:
             selected = coarse_global(block, tables, self.sampling, self.options, self.log_prior_orientation, log_prior_t)
         count, parent_start, parents, parent_prior, offset_start, offsets = selected
@@ -143,39 +147,55 @@ class ExpectationStep:
             post.parent_slot, unique = slots.astype(np.int64), self.backend.to_host(different)
             post.slot_class = unique // s.n_orientations
             post.slot_orientation = unique % s.n_orientations
-        scores = xp.empty(len(offsets) * s.n_children * s.n_offset_children, np.float32)
-        for part, chosen, samples in parts(self.sampling, tables, post):
+            n_slots, n_pixels = len(unique), len(tables.prepare.lattice)
+            inverse = tables.maker.inverses(s.child_matrices(post.slot_orientation))
+            post.slot_inverse = inverse.reshape(n_slots, s.n_children, 3, 3)
+            if not self.backend.on_device and pays_in_portions(len(parents), n_slots, 8 * s.n_children * n_pixels):
+                slices = None
+            else:
+                out = self.backend.xp.empty((n_slots * s.n_children, 2, n_pixels), np.float32)
+                slices = tables.maker.slices_at(np.repeat(post.slot_class, s.n_children), inverse, out)
+                slices = slices.reshape(n_slots, s.n_children, 2, n_pixels)
+        post.parent_slot, post.slices = slots, slices
+        clock = self._lap("slices", clock)
+        post.weights = self.backend.xp.empty(len(offsets) * s.n_children * s.n_offset_children, np.float32)
+        for some, parents_, own_slot, own_slices in self._fine_slices(tables, post):
             clock = self._lap("slices", clock)
-            out = scores if samples is None else xp.empty(len(part.offsets) * s.n_children * s.n_offset_children, np.float32)
+            lists = post.part(some, parents_)
             self.backend.ragged_scores(
-                block.score_image,
-                block.score_weight,
-                part.slices,
+                block.score_image[some],
+                block.score_weight[some],
+                own_slices,
                 tables.fine_ramps,
-                part.parent_start,
-                part.parent_slot,
-                parent_prior if chosen is None else parent_prior[chosen],
-                part.parent_class,
-                part.offset_start,
-                part.offsets,
+                lists.parent_start,
+                own_slot,
+                parent_prior[parents_],
+                lists.parent_class,
+                lists.offset_start,
+                lists.offsets,
                 s.n_offset_children,
-                log_prior_t,
-                out,
+                log_prior_t[some],
+                lists.weights,
                 tables.fine_grid,
             )
-            if samples is not None:
-                scores[samples] = out
             clock = self._lap("fine", clock)
-        self._finish(block, post, scores, log_prior_t)
+        self._finish(block, post, post.weights, log_prior_t)
         self._lap("posterior", clock)
         return post
 
-    def _lap(self, name: str, since: float) -> float:
-        if self.timed:
-            self.backend.synchronize()
-        now = time.perf_counter()
-        self.seconds[name] = self.seconds.get(name, 0.0) + now - since
-        return now
+    def _fine_slices(self, tables: GroupTables, post: BlockPosterior) -> Iterator[tuple[slice, slice, Any, Any]]:
+        """Particles, parents, slot of each parent and slices of the slots: of the whole block, or portion by portion."""
+        if post.slices is not None:
+            yield slice(None), slice(None), post.parent_slot, post.slices
+            return
+        assert post.slot_class is not None and post.slot_inverse is not None
+        n_children, n_pixels = post.n_children, len(tables.prepare.lattice)
+        for part in cut_portions(post.parent_start, post.parent_slot, 8 * n_children * n_pixels):
+            slices = tables.maker.slices_at(
+                np.repeat(post.slot_class[part.slots], n_children), post.slot_inverse[part.slots].reshape(-1, 3, 3),
+                self.scratch.array("slices", (len(part.slots) * n_children, 2, n_pixels)),
+            )  # fmt: skip
+            yield part.particles, part.parents, part.parent_slot, slices.reshape(-1, n_children, 2, n_pixels)
 
     def _log_prior_offsets(self, block: Block, tables: GroupTables, prior_xy: np.ndarray | None) -> Any:
         m, there = self.model, self.backend.to_device
@@ -221,8 +241,10 @@ class ExpectationStep:
         post.parent_direction = there(np.zeros(b * k, np.int64))
         post.parent_slot = there(np.arange(b * k))
         post.slot_class = parent_class
-        post.slot_matrices = matrices
-        post.slices = tables.maker.slices(parent_class, matrices).reshape(b * k, 1, 2, len(tables.prepare.lattice))
+        inverse = tables.maker.inverses(matrices)
+        post.slot_inverse = inverse[:, None]
+        out = backend.xp.empty((b * k, 2, len(tables.prepare.lattice)), np.float32)
+        post.slices = tables.maker.slices_at(parent_class, inverse, out)[:, None]
         p = np.asarray(self.model.class_distribution, float)
         prior = np.log(np.maximum(p, 1e-300) / p.mean())[parent_class]
         log_prior_t = self._log_prior_offsets(block, tables, prior_xy)
@@ -279,138 +301,3 @@ class ExpectationStep:
             log_likelihood=np.where(good, post.log_likelihood, 0.0),
             flagged=~good,
         )
-
-    def accumulate(
-        self,
-        sums: Sums,
-        block: Block,
-        post: BlockPosterior,
-        result: BlockResult,
-        norm_old: np.ndarray,
-        norm_average: float,
-        scale_group: np.ndarray,
-    ) -> None:
-        """Add a block's contribution to ``sums`` and set ``result.norm_correction``.
-
-        Parameters
-        ----------
-        norm_old : (I,) float
-            Normalisation factors the images were divided by.
-        norm_average : float
-            Their average, which the images were multiplied by.
-        scale_group : (I,) int
-        """
-        clock = time.perf_counter()
-        tables = self.tables[block.optics_group]
-        lattice, m, s = tables.prepare.lattice, self.model, self.sampling
-        if result.flagged.any():
-            post.drop(result.flagged)
-        backend, xp, there = self.backend, self.backend.xp, self.backend.to_device
-        noise = xp.zeros((len(block.images), tables.prepare.optics.box_size // 2 + 1))
-        per_image = there(np.stack([block.scale, 0 * block.scale, 0 * block.scale], -1))
-        per_particle = xp.zeros((len(block.particles), 2))
-        of_class = xp.zeros(sums.class_weight.shape), xp.zeros(sums.class_offset.shape), xp.zeros(sums.direction_weight.shape)
-        prior = np.zeros((self.n_classes, 2)) if m.prior_offset is None else np.asarray(m.prior_offset, float)
-        a = tables.prepare.optics.pixel_size
-        # RELION compares pixels with an Å prior in 2D
-        prior_a = prior * a if (self.options.compat == "relion" and not self.is_3d) else prior
-        offset_xy = s.fine_offsets if self.options.align else np.zeros((1, 2))
-        signal = self.signal_shell[:, np.clip(tables.model_shell, 0, self.n_shells - 1)]
-        for part, _chosen, _samples in parts(self.sampling, tables, post):
-            slot_used, compact = xp.unique(part.parent_slot, return_inverse=True)
-            slices = part.slices if len(slot_used) == len(part.slices) else part.slices[slot_used]
-            n_slots, n_children = slices.shape[:2]
-            rows = xp.zeros((n_slots, n_children, 2, len(lattice)), np.float32)
-            row_weights = xp.zeros((n_slots, n_children, len(lattice)), np.float32)
-            weight_of_particle = xp.zeros_like(per_particle)
-            backend.accumulate(
-                block.data,
-                block.data_weight,
-                block.masked,
-                block.model_ctf,
-                there(block.image_start),
-                slices,
-                tables.fine_ramps,
-                part.parent_start,
-                compact.astype(np.int64),
-                part.parent_class,
-                part.parent_direction,
-                part.offset_start,
-                part.offsets,
-                part.n_offset_children,
-                part.weights,
-                tables.prepare.shell,
-                there(signal),
-                there(offset_xy, np.float64),
-                there((block.old_offset_px + block.rest_px) * a),
-                there(prior_a),
-                rows,
-                row_weights,
-                noise,
-                per_image,
-                weight_of_particle,
-                *of_class,
-                tables.fine_grid,
-            )
-            per_particle += weight_of_particle
-            clock = self._lap("accumulate", clock)
-            # on a device nothing is added to the sums before all that can run out of memory is done: there is one part
-            self._insert(sums, tables, part, slot_used, rows, row_weights)
-            clock = self._lap("insert", clock)
-        noise, per_image, per_particle = (backend.to_host(v) for v in (noise, per_image, per_particle))
-        class_weight, class_offset, direction_weight = (backend.to_host(v) for v in of_class)
-        sums.class_weight += class_weight
-        sums.class_offset += class_offset
-        sums.direction_weight += direction_weight
-        self._add_noise(sums, block, tables, noise, per_image, per_particle, result, norm_old, norm_average, scale_group)
-        self._lap("noise", clock)
-
-    def _insert(self, sums: Sums, tables: GroupTables, post: BlockPosterior, slot_used: Any, rows: Any, row_weights: Any) -> None:
-        s, backend = self.sampling, self.backend
-        slot_used = backend.to_host(slot_used)
-        n_children = rows.shape[1]
-        if post.slot_matrices is not None and post.slot_class is not None:
-            matrices, classes = post.slot_matrices[slot_used], post.slot_class[slot_used]
-        else:
-            if post.slot_class is None or post.slot_orientation is None:
-                classes, orientation = np.divmod(slot_used, s.n_orientations)
-            else:
-                classes, orientation = post.slot_class[slot_used], post.slot_orientation[slot_used]
-            matrices = s.child_matrices(orientation).reshape(-1, 3, 3)
-        classes = np.repeat(classes, n_children)
-        rows = rows.reshape(-1, *rows.shape[2:])
-        row_weights = row_weights.reshape(-1, row_weights.shape[-1])
-        used = np.nonzero(backend.to_host(row_weights[:, 0] > 0))[0]
-        tables.maker.insert(sums.accumulators, classes[used], matrices[used], rows, row_weights, used)
-
-    def _add_noise(self, sums: Sums, block: Block, tables: GroupTables, noise: np.ndarray, per_image: np.ndarray,
-                   per_particle: np.ndarray, result: BlockResult, norm_old: np.ndarray, norm_average: float,
-                   scale_group: np.ndarray) -> None:
-        half = tables.prepare.lattice.window // 2
-        of_image = np.repeat(np.arange(len(block.particles)), np.diff(block.image_start))
-        weight = per_particle[of_image, 0]
-        good = ~result.flagged
-        outside = block.outside_power * good[of_image, None]
-        outside[:, half] *= weight
-        noise += outside
-        # the norm sum runs over all image shells
-        residual = noise.sum(1)
-        with np.errstate(invalid="ignore"):
-            norm = np.asarray(norm_old, float) / norm_average * np.sqrt(2 * residual)
-        result.norm_correction = np.where(good[of_image], norm, norm_old)
-        g = block.optics_group
-        model_shell = tables.model_shell
-        inside = model_shell < self.n_shells
-        np.add.at(sums.noise[g], model_shell[inside], noise[:, inside].sum(0))
-        sums.noise_weight[g] += weight.sum()
-        sums.norm += float(norm[good[of_image]].sum())
-        np.add.at(sums.scale_cross, scale_group, per_image[:, 1])
-        np.add.at(sums.scale_self, scale_group, per_image[:, 2])
-        sums.weight += float(per_particle[:, 0].sum())
-        sums.offset_squared += float(per_particle[:, 1].sum())
-        sums.log_likelihood += float(result.log_likelihood[good].sum())
-        sums.p_max += float(result.p_max[good].sum())
-        sums.n_particles += int(good.sum())
-        if tables.prepare.optics.premultiplied:
-            power = np.bincount(tables.prepare.lattice.shell, self.backend.to_host(block.model_ctf.sum(0)), minlength=self.n_shells)
-            sums.ctf_power += power[: self.n_shells]

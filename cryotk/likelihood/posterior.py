@@ -33,9 +33,11 @@ class BlockPosterior:
     parent_direction: Any = field(default_factory=lambda: np.zeros(0, np.int64))
     parent_slot: Any = field(default_factory=lambda: np.zeros(0, np.int64))
     slices: Any = field(default_factory=lambda: np.zeros((0, 1, 2, 1), np.float32))
+    """(n_slots, C, 2, P), or None where they are made portion by portion."""
     slot_class: np.ndarray | None = None
     slot_orientation: np.ndarray | None = None
-    slot_matrices: np.ndarray | None = None
+    slot_inverse: np.ndarray | None = None
+    """(n_slots, C, 3, 3) inverse rotations of slices, where they are not those of ``slot_orientation``."""
     weights: Any = field(default_factory=lambda: np.zeros(0, np.float32))
     p_max: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     kept: np.ndarray = field(default_factory=lambda: np.zeros(0))
@@ -61,6 +63,19 @@ class BlockPosterior:
         child, rest = np.divmod(positions - first * per, count * self.n_offset_children)
         j, q = np.divmod(rest, self.n_offset_children)
         return back(parent), child, back(self.offsets[there(first + j)]) * self.n_offset_children + q
+
+    def part(self, particles: slice, parents: slice) -> RaggedPart:
+        """Lists of consecutive particles and their parents, counted from the first of them; ``slice(None)`` twice for all."""
+        if particles == slice(None):
+            return RaggedPart(self.parent_start, self.parent_class, self.offset_start, self.offsets, self.weights)
+        parent_start = self.parent_start[particles.start : particles.stop + 1]
+        offset_start = self.offset_start[parents.start : parents.stop + 1]
+        first, last = int(offset_start[0]), int(offset_start[-1])
+        per = self.n_children * self.n_offset_children
+        return RaggedPart(
+            parent_start - parent_start[0], self.parent_class[parents], offset_start - first, self.offsets[first:last],
+            self.weights[first * per : last * per],
+        )  # fmt: skip
 
     def drop(self, particles: np.ndarray) -> None:
         """Set the weights of flagged particles (B,) bool to zero."""
@@ -106,6 +121,17 @@ class BlockPosterior:
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "backend"}
         there: dict[str, Any] = {k: self.backend.to_host(v) for k, v in values.items() if isinstance(v, self.backend.xp.ndarray)}
         return replace(self, backend=CPU, **there)
+
+
+@dataclass(frozen=True)
+class RaggedPart:
+    """Lists of some particles of a :class:`BlockPosterior`; ``weights`` is a view."""
+
+    parent_start: Any
+    parent_class: Any
+    offset_start: Any
+    offsets: Any
+    weights: Any
 
 
 @dataclass

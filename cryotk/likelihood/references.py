@@ -43,8 +43,8 @@ class SliceMaker:
         """Matrices to slice and insert with, (n, 3, 3)."""
         return self.transform @ matrices
 
-    def _inverses(self, matrices: np.ndarray) -> np.ndarray:
-        """Inverses of :meth:`rotations`; those of rotations are their transposes."""
+    def inverses(self, matrices: np.ndarray) -> np.ndarray:
+        """(n, 3, 3) inverses of :meth:`rotations`; those of rotations are their transposes."""
         return np.ascontiguousarray(np.swapaxes(np.asarray(matrices, float).reshape(-1, 3, 3), 1, 2) @ self._inverse)
 
     def _transform_of(self, k: int) -> Any:
@@ -54,13 +54,16 @@ class SliceMaker:
 
     def slices(self, classes: np.ndarray, matrices: np.ndarray, pixels: np.ndarray | None = None) -> Any:
         """(n, 2, P) float32 slices of ``references[classes[i]]`` at ``matrices[i]``."""
-        backend, xp = self.backend, self.backend.xp
+        n = len(self.lattice) if pixels is None else len(pixels)
+        out = self.backend.xp.empty((len(classes), 2, n), np.float32)
+        return self.slices_at(classes, self.inverses(matrices), out, pixels)
+
+    def slices_at(self, classes: np.ndarray, inverse: np.ndarray, out: Any, pixels: np.ndarray | None = None) -> Any:
+        """The same at :meth:`inverses`, written into ``out`` (n, 2, P)."""
+        backend = self.backend
         kx, ky = self._kx, self._ky
         if pixels is not None:
             kx, ky = (backend.to_device(k[pixels], np.int32) for k in (self.lattice.kx, self.lattice.ky))
-        out = xp.empty((len(classes), 2, len(kx)), np.float32)
-        at_once = _at_once(SLICES_AT_ONCE, len(kx))
-        inverse = self._inverses(matrices)
         for k in np.unique(classes):
             reference = self.references[k]
             extract = backend.extract_slices_3d if reference.is_3d else backend.extract_slices_2d
@@ -75,7 +78,13 @@ class SliceMaker:
         self, accumulators: list[Accumulator], classes: np.ndarray, matrices: np.ndarray, rows: Any, weights: Any, picked: np.ndarray
     ) -> None:
         """Insert some of (N, 2, P) data rows and (N, P) weights: ``picked`` (n,), of the classes and rotations given."""
-        backend, inverse = self.backend, self._inverses(matrices)
+        self.insert_at(accumulators, classes, self.inverses(matrices), rows, weights, picked)
+
+    def insert_at(
+        self, accumulators: list[Accumulator], classes: np.ndarray, inverse: np.ndarray, rows: Any, weights: Any, picked: np.ndarray
+    ) -> None:
+        """The same at :meth:`inverses`."""
+        backend = self.backend
         for k in np.unique(classes):
             of_class = np.nonzero(classes == k)[0]
             for first in range(0, len(of_class), backend.insert_slices_at_once):

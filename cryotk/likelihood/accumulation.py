@@ -1,0 +1,237 @@
+"""The second half of the expectation step: what the posterior of a block adds to the sums of the maximisation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cryotk.data.refinement import RefinementModel
+from cryotk.kernels.backends import Backend
+from cryotk.likelihood.portions import Scratch, cut_portions
+from cryotk.likelihood.posterior import BlockPosterior, BlockResult
+from cryotk.likelihood.prepare import Block
+from cryotk.likelihood.sampling import Sampling
+from cryotk.likelihood.sums import Sums
+from cryotk.likelihood.tables import ExpectationOptions, GroupTables
+
+__all__ = ["Accumulation"]
+
+EVERYTHING = slice(None)
+
+
+@dataclass
+class _Rows:
+    """Slices of some slots of a block, and the rows that are to be inserted at them."""
+
+    particles: slice
+    images: slice
+    parents: slice
+    parent_slot: Any
+    """Position in ``slots`` of each parent's."""
+    slots: np.ndarray
+    slices: Any
+    data: Any
+    weights: Any
+
+
+class Accumulation:
+    """Methods of :class:`cryotk.likelihood.expectation.ExpectationStep` that add to :class:`Sums`."""
+
+    model: RefinementModel
+    sampling: Sampling
+    options: ExpectationOptions
+    backend: Backend
+    tables: list[GroupTables]
+    signal_shell: np.ndarray
+    is_3d: bool
+    n_classes: int
+    n_shells: int
+    seconds: dict[str, float]
+    timed = False
+    """Wait for the device at the end of each pass, so that ``seconds`` are those of the passes."""
+    scratch: Scratch
+
+    def _lap(self, name: str, since: float) -> float:
+        if self.timed:
+            self.backend.synchronize()
+        now = time.perf_counter()
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - since
+        return now
+
+    def accumulate(
+        self,
+        sums: Sums,
+        block: Block,
+        post: BlockPosterior,
+        result: BlockResult,
+        norm_old: np.ndarray,
+        norm_average: float,
+        scale_group: np.ndarray,
+    ) -> None:
+        """Add a block's contribution to ``sums`` and set ``result.norm_correction``.
+
+        Parameters
+        ----------
+        norm_old : (I,) float
+            Normalisation factors the images were divided by.
+        norm_average : float
+            Their average, which the images were multiplied by.
+        scale_group : (I,) int
+        """
+        tables = self.tables[block.optics_group]
+        m, s = self.model, self.sampling
+        if result.flagged.any():
+            post.drop(result.flagged)
+        backend, xp, there = self.backend, self.backend.xp, self.backend.to_device
+        noise = xp.zeros((len(block.images), tables.prepare.optics.box_size // 2 + 1))
+        per_image = there(np.stack([block.scale, 0 * block.scale, 0 * block.scale], -1))
+        per_particle = xp.zeros((len(block.particles), 2))
+        of_class = xp.zeros(sums.class_weight.shape), xp.zeros(sums.class_offset.shape), xp.zeros(sums.direction_weight.shape)
+        prior = np.zeros((self.n_classes, 2)) if m.prior_offset is None else np.asarray(m.prior_offset, float)
+        a = tables.prepare.optics.pixel_size
+        # RELION compares pixels with an Å prior in 2D
+        prior_a = there(prior * a if (self.options.compat == "relion" and not self.is_3d) else prior)
+        offset_xy = there(s.fine_offsets if self.options.align else np.zeros((1, 2)), np.float64)
+        old_offset = there((block.old_offset_px + block.rest_px) * a)
+        signal = there(self.signal_shell[:, np.clip(tables.model_shell, 0, self.n_shells - 1)])
+        clock = time.perf_counter()
+        for part in self._rows(tables, block, post):
+            clock = self._lap("slices", clock) if post.slices is None else clock
+            some, images = part.particles, part.images
+            lists = post.part(some, part.parents)
+            backend.accumulate(
+                block.data[some],
+                block.data_weight[some],
+                block.masked[images],
+                block.model_ctf[images],
+                there(_from_zero(block.image_start, some)),
+                part.slices,
+                tables.fine_ramps,
+                lists.parent_start,
+                part.parent_slot,
+                lists.parent_class,
+                post.parent_direction[part.parents],
+                lists.offset_start,
+                lists.offsets,
+                post.n_offset_children,
+                lists.weights,
+                tables.prepare.shell,
+                signal,
+                offset_xy,
+                old_offset[some],
+                prior_a,
+                part.data,
+                part.weights,
+                noise[images],
+                per_image[images],
+                per_particle[some],
+                *of_class,
+                tables.fine_grid,
+            )
+            # nothing is added to the sums before all that can run out of memory is done
+            if backend.on_device:
+                noise, per_image, per_particle = (backend.to_host(v) for v in (noise, per_image, per_particle))
+                of_class = backend.to_host(of_class[0]), backend.to_host(of_class[1]), backend.to_host(of_class[2])
+            clock = self._lap("accumulate", clock)
+            self._insert(sums, tables, post, part.slots, part.slices, part.data, part.weights)
+            clock = self._lap("insert", clock)
+        class_weight, class_offset, direction_weight = of_class
+        sums.class_weight += class_weight
+        sums.class_offset += class_offset
+        sums.direction_weight += direction_weight
+        self._add_noise(sums, block, tables, noise, per_image, per_particle, result, norm_old, norm_average, scale_group)
+        self._lap("noise", clock)
+
+    def _rows(self, tables: GroupTables, block: Block, post: BlockPosterior) -> Iterator[_Rows]:
+        """Slices and empty rows: of the whole block, or of one portion after the other."""
+        xp, n_pixels = self.backend.xp, len(tables.prepare.lattice)
+        n_children = post.n_children
+        if post.slices is not None:
+            slots, compact = xp.unique(post.parent_slot, return_inverse=True)
+            slices = post.slices if len(slots) == len(post.slices) else post.slices[slots]
+            data = xp.zeros((len(slots), n_children, 2, n_pixels), np.float32)
+            weights = xp.zeros((len(slots), n_children, n_pixels), np.float32)
+            yield _Rows(
+                EVERYTHING, EVERYTHING, EVERYTHING, compact.astype(np.int64), self.backend.to_host(slots), slices, data, weights
+            )
+            return
+        assert post.slot_class is not None and post.slot_inverse is not None
+        per = n_children * post.n_offset_children
+        used = np.maximum.reduceat(post.weights, post.offset_start[:-1] * per) > 0
+        for part in cut_portions(post.parent_start, post.parent_slot, 5 * 4 * n_children * n_pixels, used):
+            n = len(part.slots)
+            slices = tables.maker.slices_at(
+                np.repeat(post.slot_class[part.slots], n_children), post.slot_inverse[part.slots].reshape(-1, 3, 3),
+                self.scratch.array("slices", (n * n_children, 2, n_pixels)),
+            )  # fmt: skip
+            data = self.scratch.array("rows", (n, n_children, 2, n_pixels))
+            weights = self.scratch.array("row weights", (n, n_children, n_pixels))
+            data[:], weights[:] = 0, 0
+            images = slice(int(block.image_start[part.particles.start]), int(block.image_start[part.particles.stop]))
+            slices = slices.reshape(n, n_children, 2, n_pixels)
+            yield _Rows(part.particles, images, part.parents, part.parent_slot, part.slots, slices, data, weights)
+
+    def _insert(
+        self, sums: Sums, tables: GroupTables, post: BlockPosterior, slots: np.ndarray, slices: Any, rows: Any, row_weights: Any
+    ) -> None:
+        """Insert rows of the block's ``slots``; ``slices`` are the references' there."""
+        s, backend = self.sampling, self.backend
+        n_children = rows.shape[1]
+        classes, orientation = np.divmod(slots, s.n_orientations)
+        if post.slot_class is not None:
+            classes = post.slot_class[slots]
+        if post.slot_orientation is not None:
+            orientation = post.slot_orientation[slots]
+        if post.slot_inverse is not None:
+            inverse = post.slot_inverse[slots].reshape(-1, 3, 3)
+        else:
+            inverse = tables.maker.inverses(s.child_matrices(orientation))
+        classes = np.repeat(classes, n_children)
+        rows = rows.reshape(-1, *rows.shape[2:])
+        row_weights = row_weights.reshape(-1, row_weights.shape[-1])
+        used = np.nonzero(backend.to_host(row_weights[:, 0] > 0))[0]
+        tables.maker.insert_at(sums.accumulators, classes[used], inverse[used], rows, row_weights, used)
+
+    def _add_noise(self, sums: Sums, block: Block, tables: GroupTables, noise: np.ndarray, per_image: np.ndarray,
+                   per_particle: np.ndarray, result: BlockResult, norm_old: np.ndarray, norm_average: float,
+                   scale_group: np.ndarray) -> None:
+        half = tables.prepare.lattice.window // 2
+        of_image = np.repeat(np.arange(len(block.particles)), np.diff(block.image_start))
+        weight = per_particle[of_image, 0]
+        good = ~result.flagged
+        outside = block.outside_power * good[of_image, None]
+        outside[:, half] *= weight
+        noise += outside
+        # the norm sum runs over all image shells
+        residual = noise.sum(1)
+        with np.errstate(invalid="ignore"):
+            norm = np.asarray(norm_old, float) / norm_average * np.sqrt(2 * residual)
+        result.norm_correction = np.where(good[of_image], norm, norm_old)
+        g = block.optics_group
+        model_shell = tables.model_shell
+        inside = model_shell < self.n_shells
+        np.add.at(sums.noise[g], model_shell[inside], noise[:, inside].sum(0))
+        sums.noise_weight[g] += weight.sum()
+        sums.norm += float(norm[good[of_image]].sum())
+        np.add.at(sums.scale_cross, scale_group, per_image[:, 1])
+        np.add.at(sums.scale_self, scale_group, per_image[:, 2])
+        sums.weight += float(per_particle[:, 0].sum())
+        sums.offset_squared += float(per_particle[:, 1].sum())
+        sums.log_likelihood += float(result.log_likelihood[good].sum())
+        sums.p_max += float(result.p_max[good].sum())
+        sums.n_particles += int(good.sum())
+        if tables.prepare.optics.premultiplied:
+            power = np.bincount(tables.prepare.lattice.shell, self.backend.to_host(block.model_ctf.sum(0)), minlength=self.n_shells)
+            sums.ctf_power += power[: self.n_shells]
+
+
+def _from_zero(start: np.ndarray, some: slice) -> np.ndarray:
+    """Starts of some items of a ragged list, counted from the first of them."""
+    if some == EVERYTHING:
+        return start
+    part = start[some.start : some.stop + 1]
+    return part - part[0]

@@ -1,0 +1,83 @@
+"""Portions of a block whose slices and rows fit into the processor's caches.
+
+Where hardly two particles of a block share an orientation, slices of a whole block would be written to memory and read
+back twice; a portion's are made where they are used, and made again for the sums, which costs less.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Portion", "Scratch", "cut_portions", "pays_in_portions"]
+
+PORTION_BYTES = 4_000_000
+
+
+@dataclass(frozen=True)
+class Portion:
+    """Consecutive particles of a block, with their parents and their own list of slots."""
+
+    particles: slice
+    parents: slice
+    slots: np.ndarray
+    """(n,) slots of the block that the portion's particles use, ascending."""
+    parent_slot: np.ndarray
+    """(m,) position in ``slots`` of each parent's."""
+
+
+def pays_in_portions(n_parents: int, n_slots: int, slot_bytes: int) -> bool:
+    """Whether slices are better made for portions: few are shared, and all of them are more than a cache holds."""
+    return n_parents < 2 * n_slots and n_slots * slot_bytes > PORTION_BYTES
+
+
+def cut_portions(parent_start: np.ndarray, parent_slot: np.ndarray, slot_bytes: int, used: np.ndarray | None = None) -> Iterator[Portion]:
+    """Cut a block.
+
+    Parameters
+    ----------
+    parent_start : (B + 1,) int
+        First parent of each particle.
+    parent_slot : (n,) int
+        Slot of each parent.
+    slot_bytes : int
+        What one slot's slices (and rows) take.
+    used : (n,) bool, optional
+        Parents that count; the others get the portion's first slot.
+    """
+    n = len(parent_start) - 1
+    most = max(1, PORTION_BYTES // slot_bytes)
+    first = 0
+    while first < n:
+        last = int(np.searchsorted(parent_start, parent_start[first] + most, side="right")) - 1
+        last = min(max(last, first + 1), n)
+        parents = slice(int(parent_start[first]), int(parent_start[last]))
+        of_parent = parent_slot[parents]
+        if used is None:
+            slots, own = np.unique(of_parent, return_inverse=True)
+        else:
+            slots, some = np.unique(of_parent[used[parents]], return_inverse=True)
+            own = np.zeros(len(of_parent), np.int64)
+            own[used[parents]] = some
+        if len(slots):
+            yield Portion(slice(first, last), parents, slots, own.astype(np.int64, copy=False))
+        first = last
+
+
+class Scratch(threading.local):
+    """Arrays of a thread that are used again and again: fresh memory costs more than what is done with it."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, np.ndarray] = {}
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
+        """An array of any content; it is the caller's until the next one of this name."""
+        size = int(np.prod(shape))
+        have = self._arrays.get(name)
+        if have is None or have.size < size or have.dtype != dtype:
+            have = self._arrays[name] = np.empty(size, dtype)
+        return have[:size].reshape(shape)
