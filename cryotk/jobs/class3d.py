@@ -160,10 +160,14 @@ class Class3D(VolumeJob):
         references: tuple[FourierReference, ...] = ()
         if not correlation:
             context = StepContext(m, current.sampling, self.step_settings(), self.data, self._state, size, step)
-            accuracy = self._accuracies(context, np.arange(self.data.n), number)
-            model.accuracy_rotation, model.accuracy_translation = accuracy
             references = tuple(context.references)
-            convergence = replace(convergence, accuracy_rotation=float(accuracy[0].min()), accuracy_translation=float(accuracy[1].min()))
+            # poses that stay need no accuracy
+            if self.settings.align:
+                rotation, translation = self._accuracies(context, np.arange(self.data.n), number)
+                model.accuracy_rotation, model.accuracy_translation = rotation, translation
+                convergence = replace(
+                    convergence, accuracy_rotation=float(rotation.min()), accuracy_translation=float(translation.min())
+                )
         return Plan(number, size, step, sampling, convergence, (model,), correlation, references=references)
 
     def _context(self) -> StepContext:

@@ -252,7 +252,7 @@ SORTED_TOGETHER = 4096
 
 
 def _neighbours_together(rows: np.ndarray, poses: np.ndarray, symmetry: str) -> np.ndarray:
-    """Rows in an order in which particles of like directions follow each other: a block's local searches share slices."""
+    """Rows in an order in which particles of like directions follow each other: what they read and add to lies together."""
     matrices = euler_to_matrix(*poses.T)[:, None] @ symmetry_operators(symmetry)[None]
     axes = matrices[:, :, 2]
     rot = np.degrees(np.arctan2(axes[..., 1], axes[..., 0]))
@@ -271,7 +271,7 @@ def cut_blocks(context: StepContext) -> list[np.ndarray]:
     out = []
     for g in range(len(context.data.optics)):
         rows = everyone[group == g]
-        if context.local:
+        if context.local or (context.model.is_3d and not context.settings.align):
             symmetry = context.settings.relax_symmetry or context.sampling_settings.symmetry
             rows = _neighbours_together(rows, context.state.poses[rows], symmetry)
         per = block_size(len(everyone), int(0.4 * size * size) + 1, context.backend, fine_samples_2d(context))

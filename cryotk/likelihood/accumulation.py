@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from cryotk.data.refinement import RefinementModel
 from cryotk.kernels.backends import Backend
-from cryotk.likelihood.portions import Scratch, cut_portions
+from cryotk.likelihood.parts import parts
+from cryotk.likelihood.portions import Scratch
 from cryotk.likelihood.posterior import BlockPosterior, BlockResult
 from cryotk.likelihood.prepare import Block
 from cryotk.likelihood.sampling import Sampling
@@ -19,24 +18,6 @@ from cryotk.likelihood.sums import Sums
 from cryotk.likelihood.tables import ExpectationOptions, GroupTables
 
 __all__ = ["Accumulation"]
-
-EVERYTHING = slice(None)
-
-
-@dataclass
-class _Rows:
-    """Slices of some slots of a block, and the rows that are to be inserted at them."""
-
-    particles: slice
-    images: slice
-    parents: slice
-    parent_slot: Any
-    """Position in ``slots`` of each parent's."""
-    slots: np.ndarray
-    slices: Any
-    data: Any
-    weights: Any
-
 
 class Accumulation:
     """Methods of :class:`cryotk.likelihood.expectation.ExpectationStep` that add to :class:`Sums`."""
@@ -99,22 +80,30 @@ class Accumulation:
         old_offset = there((block.old_offset_px + block.rest_px) * a)
         signal = there(self.signal_shell[:, np.clip(tables.model_shell, 0, self.n_shells - 1)])
         clock = time.perf_counter()
-        for part in self._rows(tables, block, post):
-            clock = self._lap("slices", clock) if post.slices is None else clock
-            some, images = part.particles, part.images
-            lists = post.part(some, part.parents)
+        for part in parts(s, tables, post, self.scratch):
+            lists, some = part.lists, part.particles
+            images = slice(int(block.image_start[some.start]), int(block.image_start[some.stop]))
+            slots, compact = xp.unique(part.parent_slot, return_inverse=True)
+            slices = part.slices if len(slots) == len(part.slices) else part.slices[slots]
+            of_block = backend.to_host(slots)
+            if part.slots is not None:
+                of_block = part.slots[of_block]
+            rows = self._zeros("rows", (*slices.shape[:2], 2, slices.shape[-1]))
+            row_weights = self._zeros("row weights", (*slices.shape[:2], slices.shape[-1]))
+            of_particle = xp.zeros_like(per_particle[some])
+            clock = self._lap("slices", clock)
             backend.accumulate(
                 block.data[some],
                 block.data_weight[some],
                 block.masked[images],
                 block.model_ctf[images],
-                there(_from_zero(block.image_start, some)),
-                part.slices,
+                there(block.image_start[some.start : some.stop + 1] - images.start),
+                slices,
                 tables.fine_ramps,
                 lists.parent_start,
-                part.parent_slot,
+                compact.astype(np.int64),
                 lists.parent_class,
-                post.parent_direction[part.parents],
+                lists.parent_direction,
                 lists.offset_start,
                 lists.offsets,
                 post.n_offset_children,
@@ -124,56 +113,34 @@ class Accumulation:
                 offset_xy,
                 old_offset[some],
                 prior_a,
-                part.data,
-                part.weights,
+                rows,
+                row_weights,
                 noise[images],
                 per_image[images],
-                per_particle[some],
+                of_particle,
                 *of_class,
                 tables.fine_grid,
             )
-            # nothing is added to the sums before all that can run out of memory is done
-            if backend.on_device:
-                noise, per_image, per_particle = (backend.to_host(v) for v in (noise, per_image, per_particle))
-                of_class = backend.to_host(of_class[0]), backend.to_host(of_class[1]), backend.to_host(of_class[2])
+            per_particle[some] += of_particle
             clock = self._lap("accumulate", clock)
-            self._insert(sums, tables, post, part.slots, part.slices, part.data, part.weights)
+            # on a device nothing is added to the sums before all that can run out of memory is done: there is one part
+            self._insert(sums, tables, post, of_block, slices, rows, row_weights)
             clock = self._lap("insert", clock)
-        class_weight, class_offset, direction_weight = of_class
+        noise, per_image, per_particle = (backend.to_host(v) for v in (noise, per_image, per_particle))
+        class_weight, class_offset, direction_weight = (backend.to_host(v) for v in of_class)
         sums.class_weight += class_weight
         sums.class_offset += class_offset
         sums.direction_weight += direction_weight
         self._add_noise(sums, block, tables, noise, per_image, per_particle, result, norm_old, norm_average, scale_group)
         self._lap("noise", clock)
 
-    def _rows(self, tables: GroupTables, block: Block, post: BlockPosterior) -> Iterator[_Rows]:
-        """Slices and empty rows: of the whole block, or of one portion after the other."""
-        xp, n_pixels = self.backend.xp, len(tables.prepare.lattice)
-        n_children = post.n_children
-        if post.slices is not None:
-            slots, compact = xp.unique(post.parent_slot, return_inverse=True)
-            slices = post.slices if len(slots) == len(post.slices) else post.slices[slots]
-            data = xp.zeros((len(slots), n_children, 2, n_pixels), np.float32)
-            weights = xp.zeros((len(slots), n_children, n_pixels), np.float32)
-            yield _Rows(
-                EVERYTHING, EVERYTHING, EVERYTHING, compact.astype(np.int64), self.backend.to_host(slots), slices, data, weights
-            )
-            return
-        assert post.slot_class is not None and post.slot_inverse is not None
-        per = n_children * post.n_offset_children
-        used = np.maximum.reduceat(post.weights, post.offset_start[:-1] * per) > 0
-        for part in cut_portions(post.parent_start, post.parent_slot, 5 * 4 * n_children * n_pixels, used):
-            n = len(part.slots)
-            slices = tables.maker.slices_at(
-                np.repeat(post.slot_class[part.slots], n_children), post.slot_inverse[part.slots].reshape(-1, 3, 3),
-                self.scratch.array("slices", (n * n_children, 2, n_pixels)),
-            )  # fmt: skip
-            data = self.scratch.array("rows", (n, n_children, 2, n_pixels))
-            weights = self.scratch.array("row weights", (n, n_children, n_pixels))
-            data[:], weights[:] = 0, 0
-            images = slice(int(block.image_start[part.particles.start]), int(block.image_start[part.particles.stop]))
-            slices = slices.reshape(n, n_children, 2, n_pixels)
-            yield _Rows(part.particles, images, part.parents, part.parent_slot, part.slots, slices, data, weights)
+    def _zeros(self, name: str, shape: tuple[int, ...]) -> Any:
+        """Zeros of float32, in memory that is used again where the step runs on the CPU."""
+        if self.backend.on_device:
+            return self.backend.xp.zeros(shape, np.float32)
+        out = self.scratch.array(name, shape)
+        out[:] = 0
+        return out
 
     def _insert(
         self, sums: Sums, tables: GroupTables, post: BlockPosterior, slots: np.ndarray, slices: Any, rows: Any, row_weights: Any
@@ -228,10 +195,3 @@ class Accumulation:
             power = np.bincount(tables.prepare.lattice.shell, self.backend.to_host(block.model_ctf.sum(0)), minlength=self.n_shells)
             sums.ctf_power += power[: self.n_shells]
 
-
-def _from_zero(start: np.ndarray, some: slice) -> np.ndarray:
-    """Starts of some items of a ragged list, counted from the first of them."""
-    if some == EVERYTHING:
-        return start
-    part = start[some.start : some.stop + 1]
-    return part - part[0]

@@ -136,7 +136,7 @@ def coarse_local(
     slot_class, inverse = unique // s.n_orientations, tables.maker.inverses(s.matrices(unique % s.n_orientations))
     n_pixels = len(tables.coarse_pixels)
     whole = [Portion(slice(0, len(n)), slice(0, len(parents)), np.arange(len(unique)), slots)]
-    small = not backend.on_device and pays_in_portions(len(parents), len(unique), 8 * n_pixels)
+    small = not backend.on_device and pays_in_portions(parent_start, len(unique), 8 * n_pixels, backend.slot_bytes)
     for part in cut_portions(parent_start, slots, 8 * n_pixels) if small else whole:
         some, own = part.particles, part.parents
         shape = (len(part.slots), 2, n_pixels)

@@ -8,7 +8,6 @@ no files, threads or schedules.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,7 +17,8 @@ from cryotk.geometry import euler_to_matrix, relaxation_operators, symmetry_oper
 from cryotk.kernels.backends import Backend
 from cryotk.likelihood.accumulation import Accumulation
 from cryotk.likelihood.coarse import coarse_global, coarse_local
-from cryotk.likelihood.portions import Scratch, cut_portions, pays_in_portions
+from cryotk.likelihood.parts import parts
+from cryotk.likelihood.portions import Scratch
 from cryotk.likelihood.posterior import BlockPosterior, BlockResult
 from cryotk.likelihood.prepare import Block, ImagePreparation
 from cryotk.likelihood.priors import log_prior_offsets, log_prior_orientations, mean_offset_prior
@@ -147,55 +147,38 @@ class ExpectationStep(Accumulation):
             post.parent_slot, unique = slots.astype(np.int64), self.backend.to_host(different)
             post.slot_class = unique // s.n_orientations
             post.slot_orientation = unique % s.n_orientations
-            n_slots, n_pixels = len(unique), len(tables.prepare.lattice)
-            inverse = tables.maker.inverses(s.child_matrices(post.slot_orientation))
-            post.slot_inverse = inverse.reshape(n_slots, s.n_children, 3, 3)
-            if not self.backend.on_device and pays_in_portions(len(parents), n_slots, 8 * s.n_children * n_pixels):
-                slices = None
-            else:
-                out = self.backend.xp.empty((n_slots * s.n_children, 2, n_pixels), np.float32)
-                slices = tables.maker.slices_at(np.repeat(post.slot_class, s.n_children), inverse, out)
-                slices = slices.reshape(n_slots, s.n_children, 2, n_pixels)
-        post.parent_slot, post.slices = slots, slices
-        clock = self._lap("slices", clock)
-        post.weights = self.backend.xp.empty(len(offsets) * s.n_children * s.n_offset_children, np.float32)
-        for some, parents_, own_slot, own_slices in self._fine_slices(tables, post):
+        per = s.n_children * s.n_offset_children
+        scores = xp.empty(len(offsets) * per, np.float32)
+        for part in parts(s, tables, post, self.scratch):
             clock = self._lap("slices", clock)
-            lists = post.part(some, parents_)
+            lists, some = part.lists, part.particles
+            if part.samples is None:
+                first = int(offset_start[part.parents.start or 0]) * per
+                out = scores[first : first + len(lists.offsets) * per]
+            else:
+                out = xp.empty(len(lists.offsets) * per, np.float32)
             self.backend.ragged_scores(
                 block.score_image[some],
                 block.score_weight[some],
-                own_slices,
+                part.slices,
                 tables.fine_ramps,
                 lists.parent_start,
-                own_slot,
-                parent_prior[parents_],
+                part.parent_slot,
+                parent_prior[part.parents],
                 lists.parent_class,
                 lists.offset_start,
                 lists.offsets,
                 s.n_offset_children,
                 log_prior_t[some],
-                lists.weights,
+                out,
                 tables.fine_grid,
             )
+            if part.samples is not None:
+                scores[part.samples] = out
             clock = self._lap("fine", clock)
-        self._finish(block, post, post.weights, log_prior_t)
+        self._finish(block, post, scores, log_prior_t)
         self._lap("posterior", clock)
         return post
-
-    def _fine_slices(self, tables: GroupTables, post: BlockPosterior) -> Iterator[tuple[slice, slice, Any, Any]]:
-        """Particles, parents, slot of each parent and slices of the slots: of the whole block, or portion by portion."""
-        if post.slices is not None:
-            yield slice(None), slice(None), post.parent_slot, post.slices
-            return
-        assert post.slot_class is not None and post.slot_inverse is not None
-        n_children, n_pixels = post.n_children, len(tables.prepare.lattice)
-        for part in cut_portions(post.parent_start, post.parent_slot, 8 * n_children * n_pixels):
-            slices = tables.maker.slices_at(
-                np.repeat(post.slot_class[part.slots], n_children), post.slot_inverse[part.slots].reshape(-1, 3, 3),
-                self.scratch.array("slices", (len(part.slots) * n_children, 2, n_pixels)),
-            )  # fmt: skip
-            yield part.particles, part.parents, part.parent_slot, slices.reshape(-1, n_children, 2, n_pixels)
 
     def _log_prior_offsets(self, block: Block, tables: GroupTables, prior_xy: np.ndarray | None) -> Any:
         m, there = self.model, self.backend.to_device

@@ -1,22 +1,43 @@
-"""A block's posterior in parts of as many orientations as memory holds at once.
+"""A block's posterior in parts whose slices memory, or the processor's caches, hold at once.
 
-What the fine pass and the sums need of each orientation (its slices, rows of weighted images, their weights) is far more than what
-they need of each particle, and particles of a block share orientations. So a block that meets many orientations, as at low
-resolution, is cut across orientations, not across particles: each is made and inserted once per block.
+What the fine pass and the sums need of each orientation (its slices, rows of weighted images, their weights) is far more
+than what they need of each particle. Where particles share orientations, as at low resolution, a block is cut across
+orientations: each is made and inserted once per block. Where they hardly do, as in local searches, slices of a whole block
+would be written to memory and read back twice: the block is cut across particles, and a portion's slices are made where they
+are used, and made again for the sums, which costs less.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from cryotk.likelihood.posterior import BlockPosterior
+from cryotk.likelihood.portions import Scratch, cut_portions, pays_in_portions
+from cryotk.likelihood.posterior import BlockPosterior, RaggedPart
 from cryotk.likelihood.sampling import Sampling
 from cryotk.likelihood.tables import GroupTables
 
-__all__ = ["bytes_of_slot", "parts"]
+__all__ = ["Part", "bytes_of_slot", "parts"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Particles, parents and samples of a block that are done together."""
+
+    particles: slice
+    parents: Any
+    """Parents of the block: a slice, or (n,) bool."""
+    samples: Any
+    """Where the part's weights are copies: (m,) bool, which of the block's they are; None for views."""
+    lists: RaggedPart
+    parent_slot: Any
+    """Position in ``slices`` of each parent's."""
+    slices: Any
+    slots: np.ndarray | None
+    """Slot of the block of each of ``slices``; None where they are numbered alike."""
 
 
 def bytes_of_slot(n_children: int, n_pixels: int) -> int:
@@ -24,7 +45,7 @@ def bytes_of_slot(n_children: int, n_pixels: int) -> int:
     return 20 * n_children * n_pixels
 
 
-def parts(sampling: Sampling, tables: GroupTables, post: BlockPosterior) -> Iterator[tuple[BlockPosterior, Any, Any]]:
+def parts(sampling: Sampling, tables: GroupTables, post: BlockPosterior, scratch: Scratch) -> Iterator[Part]:
     """Cut a posterior; depends on nothing but the posterior and the backend.
 
     Parameters
@@ -32,22 +53,25 @@ def parts(sampling: Sampling, tables: GroupTables, post: BlockPosterior) -> Iter
     sampling : Sampling
     tables : GroupTables
     post : BlockPosterior
-        Its slices are made here where it has none: for all at once, and kept, when they fit.
-
-    Yields
-    ------
-    part : BlockPosterior
-    parents, samples : bool arrays or None
-        What of the whole is in the part; None for all. Once there are weights, orientations without any are left out.
+        Its slices are made here where it has none: for all at once, and kept, when they fit. Once it has weights,
+        orientations without any are left out.
+    scratch : Scratch
+        Slices of portions are in it: they last until the next one.
     """
     backend, xp = tables.backend, tables.backend.xp
-    most = max(1, int(backend.slot_bytes // bytes_of_slot(post.n_children, len(tables.prepare.lattice))))
+    per_slot = bytes_of_slot(post.n_children, len(tables.prepare.lattice))
+    most = max(1, int(backend.slot_bytes // per_slot))
     own, weighted = len(post.slices) == 0, len(post.weights) > 0
     n_slots = len(post.parent_slot) if post.slot_class is None else len(post.slot_class)
+    if own and not backend.on_device and pays_in_portions(post.parent_start, n_slots, per_slot, backend.slot_bytes):
+        yield from _portions(sampling, tables, post, scratch)
+        return
+    everyone = slice(0, len(post.particles))
     if n_slots <= most or not (own or weighted):
         if own:
-            post.slices = _slices(sampling, tables, post)
-        yield post, None, None
+            assert post.slot_class is not None
+            post.slices = _slices(sampling, tables, post, np.arange(n_slots))
+        yield Part(everyone, slice(None), None, post.ragged(), post.parent_slot, post.slices, None)
         return
     used = xp.ones(len(post.parent_slot), bool)
     if weighted:
@@ -57,18 +81,35 @@ def parts(sampling: Sampling, tables: GroupTables, post: BlockPosterior) -> Iter
     for first in range(0, len(slots), most):
         some = slots[first : first + most]
         chosen = used & (post.parent_slot >= int(some[0])) & (post.parent_slot <= int(some[-1]))
+        lists, samples = post.chosen(chosen)
         if not own:
-            part, samples = post.part(chosen, post.parent_slot)
+            yield Part(everyone, chosen, samples, lists, post.parent_slot[chosen], post.slices, None)
         else:
-            part, samples = post.part(chosen, xp.searchsorted(backend.to_device(some), post.parent_slot))
-            assert post.slot_class is not None and post.slot_orientation is not None
-            part.slot_class, part.slot_orientation = post.slot_class[some], post.slot_orientation[some]
-            part.slices = _slices(sampling, tables, part)
-        yield part, chosen, samples
+            position = xp.searchsorted(backend.to_device(some), post.parent_slot[chosen])
+            yield Part(everyone, chosen, samples, lists, position, _slices(sampling, tables, post, some), some)
 
 
-def _slices(sampling: Sampling, tables: GroupTables, post: BlockPosterior) -> Any:
+def _slices(sampling: Sampling, tables: GroupTables, post: BlockPosterior, slots: np.ndarray, scratch: Scratch | None = None) -> Any:
+    """(n, C, 2, P) of some slots."""
     assert post.slot_class is not None and post.slot_orientation is not None
-    matrices = sampling.child_matrices(post.slot_orientation).reshape(-1, 3, 3)
-    slices = tables.maker.slices(np.repeat(post.slot_class, sampling.n_children), matrices)
-    return slices.reshape(-1, sampling.n_children, 2, len(tables.prepare.lattice))
+    if post.slot_inverse is None:
+        inverse = tables.maker.inverses(sampling.child_matrices(post.slot_orientation[slots]))
+    else:
+        inverse = post.slot_inverse[slots].reshape(-1, 3, 3)
+    shape = (len(inverse), 2, len(tables.prepare.lattice))
+    out = tables.backend.xp.empty(shape, np.float32) if scratch is None else scratch.array("slices", shape)
+    tables.maker.slices_at(np.repeat(post.slot_class[slots], post.n_children), inverse, out)
+    return out.reshape(len(slots), post.n_children, *shape[1:])
+
+
+def _portions(sampling: Sampling, tables: GroupTables, post: BlockPosterior, scratch: Scratch) -> Iterator[Part]:
+    assert post.slot_orientation is not None
+    n_children, used = post.n_children, None
+    if post.slot_inverse is None:
+        inverse = tables.maker.inverses(sampling.child_matrices(post.slot_orientation))
+        post.slot_inverse = inverse.reshape(-1, n_children, 3, 3)
+    if len(post.weights):
+        used = np.maximum.reduceat(post.weights, post.offset_start[:-1] * (n_children * post.n_offset_children)) > 0
+    for part in cut_portions(post.parent_start, post.parent_slot, bytes_of_slot(n_children, len(tables.prepare.lattice)), used):
+        slices = _slices(sampling, tables, post, part.slots, scratch)
+        yield Part(part.particles, part.parents, None, post.part(part.particles, part.parents), part.parent_slot, slices, part.slots)

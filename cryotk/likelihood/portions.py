@@ -30,9 +30,13 @@ class Portion:
     """(m,) position in ``slots`` of each parent's."""
 
 
-def pays_in_portions(n_parents: int, n_slots: int, slot_bytes: int) -> bool:
-    """Whether slices are better made for portions: few are shared, and all of them are more than a cache holds."""
-    return n_parents < 2 * n_slots and n_slots * slot_bytes > PORTION_BYTES
+def pays_in_portions(parent_start: np.ndarray, n_slots: int, slot_bytes: int, most_bytes: int) -> bool:
+    """Whether slices are better made for portions.
+
+    Few are shared, all of them are more than a cache holds, and those of each particle are less than ``most_bytes``.
+    """
+    few = int(parent_start[-1]) < 2 * n_slots and n_slots * slot_bytes > PORTION_BYTES
+    return few and int(np.diff(parent_start).max(initial=0)) * slot_bytes <= most_bytes
 
 
 def cut_portions(parent_start: np.ndarray, parent_slot: np.ndarray, slot_bytes: int, used: np.ndarray | None = None) -> Iterator[Portion]:

@@ -33,7 +33,7 @@ class BlockPosterior:
     parent_direction: Any = field(default_factory=lambda: np.zeros(0, np.int64))
     parent_slot: Any = field(default_factory=lambda: np.zeros(0, np.int64))
     slices: Any = field(default_factory=lambda: np.zeros((0, 1, 2, 1), np.float32))
-    """(n_slots, C, 2, P), or None where they are made portion by portion."""
+    """(n_slots, C, 2, P), or empty where they are made part by part."""
     slot_class: np.ndarray | None = None
     slot_orientation: np.ndarray | None = None
     slot_inverse: np.ndarray | None = None
@@ -64,55 +64,41 @@ class BlockPosterior:
         j, q = np.divmod(rest, self.n_offset_children)
         return back(parent), child, back(self.offsets[there(first + j)]) * self.n_offset_children + q
 
+    def ragged(self) -> RaggedPart:
+        """The lists of everything."""
+        return RaggedPart(
+            self.parent_start, self.parent_class, self.parent_direction, self.offset_start, self.offsets, self.weights
+        )
+
     def part(self, particles: slice, parents: slice) -> RaggedPart:
-        """Lists of consecutive particles and their parents, counted from the first of them; ``slice(None)`` twice for all."""
-        if particles == slice(None):
-            return RaggedPart(self.parent_start, self.parent_class, self.offset_start, self.offsets, self.weights)
+        """Lists of consecutive particles and their parents, counted from the first of them."""
         parent_start = self.parent_start[particles.start : particles.stop + 1]
         offset_start = self.offset_start[parents.start : parents.stop + 1]
         first, last = int(offset_start[0]), int(offset_start[-1])
         per = self.n_children * self.n_offset_children
         return RaggedPart(
-            parent_start - parent_start[0], self.parent_class[parents], offset_start - first, self.offsets[first:last],
-            self.weights[first * per : last * per],
+            parent_start - parent_start[0], self.parent_class[parents], self.parent_direction[parents], offset_start - first,
+            self.offsets[first:last], self.weights[first * per : last * per],
         )  # fmt: skip
 
-    def drop(self, particles: np.ndarray) -> None:
-        """Set the weights of flagged particles (B,) bool to zero."""
-        start = self.backend.to_host(self.sample_start)
-        for i in np.nonzero(particles)[0]:
-            self.weights[int(start[i]) : int(start[i + 1])] = 0
-
-    def part(self, keep: Any, slot: Any) -> tuple[BlockPosterior, Any]:
-        """The samples of some parents, without slices.
-
-        Parameters
-        ----------
-        keep : (n,) bool
-            Parents.
-        slot : (n,) int
-            Slots of all parents in the part.
-
-        Returns
-        -------
-        part : BlockPosterior
-        samples : (m,) bool
-            Which of ``weights`` are the part's, in their order.
-        """
+    def chosen(self, keep: Any) -> tuple[RaggedPart, Any]:
+        """Lists of all particles with some of the parents, ``keep`` (n,) bool, and which samples they are, (m,) bool."""
         xp = self.backend.xp
         zero = xp.zeros(1, np.int64)
         before = xp.concatenate([zero, xp.cumsum(keep.astype(np.int64))])
         # cupy's repeat takes no array of counts: the parent of each offset is found by its position
         offsets = keep[xp.searchsorted(self.offset_start, xp.arange(len(self.offsets)), side="right") - 1]
         samples = xp.repeat(offsets, self.n_children * self.n_offset_children)
-        out = replace(
-            self, parent_start=before[self.parent_start], parent_class=self.parent_class[keep],
-            parent_orientation=self.parent_orientation[keep], parent_direction=self.parent_direction[keep],
-            parent_slot=slot[keep], offsets=self.offsets[offsets],
-            offset_start=xp.concatenate([zero, xp.cumsum(xp.diff(self.offset_start)[keep])]),
-            weights=self.weights[samples] if len(self.weights) else self.weights,
-        )  # fmt: skip
-        return out, samples
+        offset_start = xp.concatenate([zero, xp.cumsum(xp.diff(self.offset_start)[keep])])
+        weights = self.weights[samples] if len(self.weights) else self.weights
+        lists = before[self.parent_start], self.parent_class[keep], self.parent_direction[keep], offset_start
+        return RaggedPart(*lists, self.offsets[offsets], weights), samples
+
+    def drop(self, particles: np.ndarray) -> None:
+        """Set the weights of flagged particles (B,) bool to zero."""
+        start = self.backend.to_host(self.sample_start)
+        for i in np.nonzero(particles)[0]:
+            self.weights[int(start[i]) : int(start[i + 1])] = 0
 
     def on_host(self) -> BlockPosterior:
         """The same in numpy arrays."""
@@ -125,10 +111,11 @@ class BlockPosterior:
 
 @dataclass(frozen=True)
 class RaggedPart:
-    """Lists of some particles of a :class:`BlockPosterior`; ``weights`` is a view."""
+    """Lists of some particles and parents of a :class:`BlockPosterior`."""
 
     parent_start: Any
     parent_class: Any
+    parent_direction: Any
     offset_start: Any
     offsets: Any
     weights: Any

@@ -110,11 +110,6 @@ class SliceMaker:
         self._insert(accumulator, rows, weights, picked[half:], inverse[half:])
 
 
-def _at_once(most: int, n_pixels: int) -> int:
-    """Slices that are copied together."""
-    return int(max(1, min(most, COPY_BYTES // (8 * max(n_pixels, 1)))))
-
-
 class CoarseSlices:
     """All coarse slices of an iteration in the layout of the matrix product.
 

@@ -23,14 +23,14 @@ def _run(context: StepContext):
     block = context.prepare(cut_blocks(context)[0])
     step, poses = context.step, context.state.poses[block.particles]
     made = []
-    slices = SliceMaker.slices
+    slices = SliceMaker.slices_at
 
     def count(self, classes, *rest):
         made.append(len(classes))
         return slices(self, classes, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SliceMaker, "slices", count)
+        patch.setattr(SliceMaker, "slices_at", count)
         post = context.posterior(block)
         result = step.result(block, post, poses)
         sums = step.empty_sums(len(context.data.group_names))
@@ -56,9 +56,43 @@ def test_parts_give_the_whole(job, monkeypatch, tables):
         if not tables:
             assert n == n_slots * post.n_children < n_whole
         assert s.weight == pytest.approx(sums.weight, rel=1e-12)
-        for name in ("noise", "class_weight", "direction_weight", "scale_cross", "scale_self"):
-            np.testing.assert_allclose(getattr(s, name), getattr(sums, name), rtol=1e-5, atol=1e-6 * np.abs(getattr(sums, name)).max())
+        _same_sums(s, sums)
         np.testing.assert_allclose(r.norm_correction, result.norm_correction, rtol=1e-5)
-        for a, b in zip(s.accumulators, sums.accumulators, strict=True):
-            np.testing.assert_allclose(a.data, b.data, rtol=0, atol=1e-6 * np.abs(b.data).max())
-            np.testing.assert_allclose(a.weight, b.weight, rtol=0, atol=1e-6 * b.weight.max())
+
+
+def _same_sums(s, sums):
+    for name in ("noise", "class_weight", "direction_weight", "scale_cross", "scale_self"):
+        np.testing.assert_allclose(getattr(s, name), getattr(sums, name), rtol=1e-5, atol=1e-6 * np.abs(getattr(sums, name)).max())
+    for a, b in zip(s.accumulators, sums.accumulators, strict=True):
+        np.testing.assert_allclose(a.data, b.data, rtol=0, atol=1e-6 * np.abs(b.data).max())
+        np.testing.assert_allclose(a.weight, b.weight, rtol=0, atol=1e-6 * b.weight.max())
+
+
+def test_portions_give_the_whole(job, monkeypatch):
+    """Local searches, whose particles share few orientations: slices particle by particle, and all at once."""
+    from cryotk.kernels.backends import CPU
+    from cryotk.likelihood import parts, portions
+
+    def local():
+        context = job._context()
+        m = context.model
+        m.orientational_prior_mode, m.sigma_rot, m.sigma_tilt, m.sigma_psi = 1, 9.0, 9.0, 9.0
+        assert context.step.local
+        return context
+
+    monkeypatch.setattr(CPU, "slot_bytes", 1 << 60)
+    monkeypatch.setattr(portions, "PORTION_BYTES", 1 << 60)
+    post, result, sums, _ = _run(local())
+    cut = []
+    monkeypatch.setattr(parts, "cut_portions", lambda *a: (cut.append(p) or p for p in portions.cut_portions(*a)))
+    for most in (1, 600_000):
+        cut.clear()
+        monkeypatch.setattr(portions, "PORTION_BYTES", most)
+        p, r, s, _ = _run(local())
+        if most == 1:
+            # each particle on its own, in the fine pass and in the sums
+            assert len(cut) == 2 * len(post.particles)
+        assert np.array_equal(p.weights, post.weights)
+        assert np.array_equal(r.angles, result.angles)
+        assert s.weight == pytest.approx(sums.weight, rel=1e-6)
+        _same_sums(s, sums)
