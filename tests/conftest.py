@@ -119,12 +119,21 @@ def cupy():
         pytest.skip("needs a CUDA device, or g++ to run the CUDA sources on the host")
     spec = importlib.util.spec_from_file_location("cupy", Path(__file__).parent / "stand_in" / "cupy_on_host.py")
     module = importlib.util.module_from_spec(spec)
-    before = sys.modules.get("cupy")
+
+    def forget():
+        # and what array_api_compat and xarray remember of it
+        gone = [n for n in sys.modules if n.partition(".")[0] == "cupy" or n.startswith("array_api_compat.cupy")]
+        vars(sys.modules.get("array_api_compat", module)).pop("cupy", None)
+        xarrays = sys.modules.get("xarray.namedarray.pycompat")
+        getattr(xarrays, "_cached_duck_array_modules", {}).pop("cupy", None)
+        return {n: sys.modules.pop(n) for n in gone}
+
+    before = forget()
     sys.modules["cupy"] = module
     spec.loader.exec_module(module)
+    sys.modules.update(module.submodules)
     backends.cuda_backend.cache_clear()
     yield module
     backends.cuda_backend.cache_clear()
-    sys.modules.pop("cupy")
-    if before is not None:
-        sys.modules["cupy"] = before
+    forget()
+    sys.modules.update(before)

@@ -37,7 +37,9 @@ def as_volume(array: Any, pixel_size: float, source: str = "") -> xr.DataArray:
     """
     import xarray as xr
 
-    data = np.asarray(array) if not hasattr(array, "__array_namespace__") else array
+    # cupy says what it is by the second alone
+    is_array = hasattr(array, "__array_namespace__") or hasattr(array, "__array_function__")
+    data = array if is_array else np.asarray(array)
     if data.ndim != 3:
         raise DataError(f"a volume has 3 dimensions, not {data.ndim}")
     return xr.DataArray(

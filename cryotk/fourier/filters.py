@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import array_api_compat
 import numpy as np
 import scipy.fft
 
@@ -21,24 +22,34 @@ def lowpass_gain(n: int, pixel_size: float, resolution: float, width: float, dim
     return np.where(r < low, 1.0, np.where(r > high, 0.0, ramp))
 
 
-def lowpass(data: Any, pixel_size: float, resolution: float, width: float = 2.0, dims: int | None = None) -> np.ndarray:
+def lowpass(data: Any, pixel_size: float, resolution: float, width: float = 2.0, dims: int | None = None) -> Any:
     """Low-pass the last ``dims`` dimensions of an array.
 
     Parameters
     ----------
     data : (..., n, n[, n]) float
+        Of any array library.
     pixel_size, resolution : float, Å
     width : float
         Soft edge in Fourier pixels.
     dims : int, optional
         2 or 3; all dimensions by default.
     """
-    x = np.asarray(data)
+    x = data if array_api_compat.is_array_api_obj(data) else np.asarray(data)
     d = x.ndim if dims is None else dims
-    axes = tuple(range(x.ndim - d, x.ndim))
-    gain = lowpass_gain(x.shape[-1], pixel_size, resolution, width, d)
-    f = scipy.fft.rfftn(x, axes=axes, workers=1) * gain.astype(x.dtype if x.dtype.kind == "f" else float)
-    return scipy.fft.irfftn(f, s=x.shape[-d:], axes=axes, workers=1).astype(x.dtype, copy=False)
+    return _filtered(x, lowpass_gain(x.shape[-1], pixel_size, resolution, width, d), d)
+
+
+def _filtered(x: Any, gain: np.ndarray, d: int) -> Any:
+    """The last ``d`` dimensions of an array of any library, through a gain; of its type."""
+    axes, shape = tuple(range(x.ndim - d, x.ndim)), tuple(x.shape[-d:])
+    if isinstance(x, np.ndarray):
+        f = scipy.fft.rfftn(x, axes=axes, workers=1) * gain.astype(x.dtype if x.dtype.kind == "f" else float)
+        return scipy.fft.irfftn(f, s=shape, axes=axes, workers=1).astype(x.dtype, copy=False)
+    xp = array_api_compat.array_namespace(x)
+    real = x.dtype if x.dtype in (xp.float32, xp.float64) else xp.float64
+    f = xp.fft.rfftn(xp.astype(x, real, copy=False), axes=axes) * xp.astype(xp.asarray(gain), real)
+    return xp.astype(xp.fft.irfftn(f, s=shape, axes=axes), x.dtype, copy=False)
 
 
 def _radius(n: int, dims: int) -> np.ndarray:
@@ -67,7 +78,7 @@ def _edge(n: int, pixel_size: float, resolution: float, width: float, dims: int)
 def filter_map(
     data: Any, pixel_size: float, *, lowpass: float | None = None, highpass: float | None = None, b_factor: float = 0.0,
     width: float = 2.0, dims: int | None = None,
-) -> np.ndarray:
+) -> Any:
     """Filter maps or images the way RELION's map tools do: soft edges between whole shells.
 
     The start of a refinement uses :func:`lowpass` instead, whose edge is centred on the resolution itself.
@@ -75,6 +86,7 @@ def filter_map(
     Parameters
     ----------
     data : (..., n, n[, n]) float
+        Of any array library.
     pixel_size : float, Å
     lowpass, highpass : float, optional
         Å.
@@ -89,9 +101,9 @@ def filter_map(
     -------
     The input's shape and type.
     """
-    x = np.asarray(data)
+    x = data if array_api_compat.is_array_api_obj(data) else np.asarray(data)
     d = x.ndim if dims is None else dims
-    n, axes = x.shape[-1], tuple(range(x.ndim - d, x.ndim))
+    n = x.shape[-1]
     gain = np.ones((n,) * (d - 1) + (n // 2 + 1,))
     if b_factor:
         gain *= b_factor_gain(n, pixel_size, b_factor, d)
@@ -99,5 +111,4 @@ def filter_map(
         gain *= _edge(n, pixel_size, lowpass, width, d)
     if highpass is not None:
         gain *= 1 - _edge(n, pixel_size, highpass, width, d)
-    f = scipy.fft.rfftn(x, axes=axes, workers=1) * gain.astype(x.dtype if x.dtype.kind == "f" else float)
-    return scipy.fft.irfftn(f, s=x.shape[-d:], axes=axes, workers=1).astype(x.dtype, copy=False)
+    return _filtered(x, gain, d)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["PRELUDE", "Gpu"]
+__all__ = ["PRELUDE", "Gpu", "for_types"]
 
 # In front of every source. Reductions have a fixed order, so that results do not depend on which thread came first.
 PRELUDE = r"""
@@ -36,6 +36,11 @@ inline __device__ double block_sum(double value, double* room)
     return room[0];
 }
 """
+
+
+def for_types(source: str) -> str:
+    """A source for single and for double precision: ``REAL``, ``REAL2`` (complex) and ``SUFFIX`` stand for ``float``, ``double``."""
+    return "".join(source.replace("SUFFIX", t).replace("REAL", t) for t in ("float", "double"))
 
 
 class Gpu:

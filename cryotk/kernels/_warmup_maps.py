@@ -39,4 +39,5 @@ def run() -> None:
     eye = np.eye(3)[None].copy()
     for volume in (np.ones((n, n, n), f4), np.ones((n, n, n))):
         rotate_volume.mean_over_rotations(volume, eye, 0, n, np.empty_like(volume))
-    rotate_volume.asymmetry(np.ones((n, n, n), f4), eye, eye, np.zeros((1, 3)), np.zeros(1))
+        rotate_volume.spline_filter(volume.copy())
+        rotate_volume.mean_over_rotations_spline(volume, eye, np.zeros(3), 0, n, np.empty_like(volume))

@@ -1,4 +1,5 @@
-"""One table: which function runs a kernel on which kind of array. The expectation step is written once, over this table.
+"""One table: which function runs a kernel on which kind of array. The expectation step and what is done to maps are written once,
+over this table.
 
 ``numpy`` runs the plain definitions, ``cpu`` the numba twins, a CUDA backend the CUDA twins on cupy arrays.
 """
@@ -15,7 +16,7 @@ import numpy as np
 
 from cryotk.kernels._cuda import Gpu
 
-__all__ = ["CPU", "KERNELS", "NUMPY", "Backend", "cuda_backend"]
+__all__ = ["CPU", "KERNELS", "NUMPY", "Backend", "backend_of", "cuda_backend"]
 
 KERNELS = {
     "shift_and_mask": "images",
@@ -33,6 +34,22 @@ KERNELS = {
     "insert_slices_2d": "slice_insertion",
     "insert_slices_3d": "slice_insertion",
     "add_symmetry_mates": "slice_symmetry",
+    "cross_sums": "shell_sums",
+    "amplitude_sums": "shell_sums",
+    "apply_gain": "shell_sums",
+    "randomise_phases": "shell_sums",
+    "distance_in_planes": "distance",
+    "distance_across_planes": "distance",
+    "look_up": "distance",
+    "cut_parts": "local_windows",
+    "add_products": "local_windows",
+    "products_to_shells": "local_windows",
+    "coefficients_around": "local_windows",
+    "join_parts": "local_windows",
+    "add_window": "local_windows",
+    "mean_over_rotations": "rotate_volume",
+    "spline_filter": "rotate_volume",
+    "mean_over_rotations_spline": "rotate_volume",
 }
 """Name of each kernel that has twins, and its file."""
 
@@ -192,6 +209,15 @@ NUMPY = Backend("numpy", np, _numpy_function)
 def cuda_backend(index: int = 0) -> CudaBackend:
     """The backend of one CUDA device; cupy must be installed and the device there."""
     return CudaBackend(import_module("cupy"), index)
+
+
+def backend_of(array: Any) -> Backend | None:
+    """The backend whose compiled kernels take an array: numpy's, or that of the card it lies on; None for other libraries."""
+    if isinstance(array, np.ndarray):
+        return CPU
+    if type(array).__module__.partition(".")[0] == "cupy":
+        return cuda_backend(int(array.device.id))
+    return None
 
 
 def _by_name(name: str) -> Backend:

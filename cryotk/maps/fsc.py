@@ -45,7 +45,8 @@ def fsc(a: Any, b: Any, mask: Any = None, compat: str | None = None) -> xr.DataA
 
     if compat not in (None, "relion"):
         raise SettingsError(f"compat must be None or 'relion', not {compat!r}")
-    x, y = _opened(a, "first map"), _opened(b, "second map")
+    x = _opened(a, "first map")
+    y = _opened(b, "second map", x)
     if x.shape != y.shape:
         raise DataError(f"maps have different boxes: {x.shape} and {y.shape}; bring them to one with ctk.rescale and ctk.rebox")
     if len(set(x.shape)) != 1:
@@ -55,7 +56,7 @@ def fsc(a: Any, b: Any, mask: Any = None, compat: str | None = None) -> xr.DataA
         raise DataError(f"maps have different pixel sizes: {pa:.4f} and {pb:.4f} Å; bring them to one with ctk.rescale")
     m = None
     if mask is not None:
-        mask_map = open_map(mask, "mask", pa)
+        mask_map = open_map(mask, "mask", pa, like=x)
         if mask_map.shape != x.shape:
             raise DataError(f"the mask has another box: {mask_map.shape}, maps {x.shape}")
         m = values_of(mask_map)
@@ -79,14 +80,14 @@ def fsc(a: Any, b: Any, mask: Any = None, compat: str | None = None) -> xr.DataA
     )
 
 
-def _opened(x: Any, what: str) -> xr.DataArray:
+def _opened(x: Any, what: str, like: Any = None) -> xr.DataArray:
     import xarray as xr
 
     from cryotk.data import pixel_size_of
 
     if isinstance(x, xr.DataArray) and pixel_size_of(x) is None:
         raise DataError(f"{what} has no pixel_size in its attrs")
-    return open_map(x, what, warn_about_one=False)
+    return open_map(x, what, warn_about_one=False, like=like)
 
 
 def _crossing(curve: np.ndarray, level: float, extent: float) -> float:

@@ -28,7 +28,7 @@ def open_half_maps(half1: Any, half2: Any = None, pixel_size: float | None = Non
             raise DataError("the other half-map is missing: give half2= (it is found by name only when half1 is a file)")
         half2 = mate_of(half1)
     one = open_map(half1, "half1", pixel_size)
-    two = open_map(half2, "half2", pixel_size, warn_about_one=False)
+    two = open_map(half2, "half2", pixel_size, warn_about_one=False, like=one)
     require_same_box(one, two, "half1", "half2")
     require_cube(one, "half1")
     a = pixel_size_of(one)

@@ -12,7 +12,8 @@ import numpy as np
 from cryotk.data import as_volume, open_volume, pixel_size_of
 from cryotk.errors import DataError, DataWarning, MissingFileError
 from cryotk.io import read_header
-from cryotk.maps.transform import is_numpy, namespace
+from cryotk.kernels.backends import backend_of
+from cryotk.maps.transform import is_numpy, namespace, to_numpy
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -23,6 +24,7 @@ __all__ = [
     "map_of",
     "mate_of",
     "name_of",
+    "on_host",
     "open_map",
     "require_cube",
     "require_same_box",
@@ -37,7 +39,9 @@ def name_of(x: Any, what: str = "map") -> str:
     return str(getattr(x, "attrs", {}).get("source") or what)
 
 
-def open_map(x: Any, what: str = "map", pixel_size: float | None = None, *, warn_about_one: bool = True) -> xr.DataArray:
+def open_map(
+    x: Any, what: str = "map", pixel_size: float | None = None, *, warn_about_one: bool = True, like: Any = None
+) -> xr.DataArray:
     """Open a map given as path, DataArray or plain array, as float32 (float64 stays) with a pixel size.
 
     Parameters
@@ -49,6 +53,8 @@ def open_map(x: Any, what: str = "map", pixel_size: float | None = None, *, warn
         Å; overrides what the file says.
     warn_about_one : bool
         Warn when a header says exactly 1 Å, which many programs write when they do not know.
+    like : DataArray, optional
+        Bring the map to where this one's array is.
 
     Raises
     ------
@@ -78,7 +84,7 @@ def open_map(x: Any, what: str = "map", pixel_size: float | None = None, *, warn
         raise DataError(f"{name_of(x, what)} has no pixel size; give pixel_size= in Å")
     if hasattr(x.data, "dask"):
         x = x.compute()
-    data = x.data
+    data = x.data if like is None else _beside(x.data, like.data)
     xp = namespace(data)
     if is_numpy(data) and not data.dtype.isnative:
         data = data.astype(data.dtype.newbyteorder("="))
@@ -90,6 +96,15 @@ def open_map(x: Any, what: str = "map", pixel_size: float | None = None, *, warn
     out = as_volume(data, a, name_of(x, ""))
     out.attrs = {**x.attrs, **out.attrs}
     return out
+
+
+def _beside(data: Any, other: Any) -> Any:
+    """The array where another one is: as it is when it is of that library."""
+    if type(data) is type(other) or (is_numpy(data) and is_numpy(other)):
+        return data
+    backend = backend_of(other)
+    host = to_numpy(data)
+    return namespace(other).asarray(host) if backend is None else backend.to_device(host)
 
 
 def _open_file(path: str, what: str, pixel_size: float | None, warn_about_one: bool) -> xr.DataArray:
@@ -142,8 +157,14 @@ def map_of(data: Any, like: xr.DataArray, pixel_size: float | None = None, histo
 
 
 def values_of(volume: xr.DataArray) -> Any:
-    """Array of a volume, contiguous when it is numpy's."""
-    return np.ascontiguousarray(volume.data) if is_numpy(volume.data) else volume.data
+    """Array of a volume, contiguous where compiled kernels take it."""
+    backend = backend_of(volume.data)
+    return volume.data if backend is None else backend.to_device(volume.data)
+
+
+def on_host(volume: xr.DataArray) -> xr.DataArray:
+    """The volume with a numpy array; itself when it has one."""
+    return volume if is_numpy(volume.data) else volume.copy(data=to_numpy(volume.data))
 
 
 def require_cube(volume: xr.DataArray, what: str = "map") -> int:

@@ -6,6 +6,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,13 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from cryotk.data import pixel_size_of
 from cryotk.errors import DataError, DataWarning, SettingsError
 from cryotk.execution import Steps, default_threads, pulse
-from cryotk.kernels import local_windows as kernels
+from cryotk.kernels.backends import backend_of
 from cryotk.maps import curves, gains
 from cryotk.maps.half_maps import open_half_maps
 from cryotk.maps.inputs import check_mask, map_of, open_map, require_cube, values_of
 from cryotk.maps.local_result import LocalResolutionResult, histogram_inside, points_dataset
 from cryotk.maps.local_windows import WindowFilter, WindowSums, lattice, window_profile
-from cryotk.maps.transform import apply_gain, cross_sums, forward, inverse, is_numpy, namespace, random_phases
+from cryotk.maps.transform import apply_gain, cross_sums, forward, inverse, is_numpy, namespace, random_phases, to_numpy
 
 __all__ = ["local_resolution"]
 
@@ -105,7 +106,7 @@ def local_resolution(
         raise SettingsError(f"compat must be None or 'relion', not {compat!r}")
     h1, h2 = open_half_maps(half1, half2, pixel_size)
     n, a = require_cube(h1, "half1"), float(pixel_size_of(h1) or 1)
-    mask_map = None if mask is None else open_map(mask, "mask", a)
+    mask_map = None if mask is None else open_map(mask, "mask", a, like=h1)
     if mask_map is not None:
         check_mask(mask_map, h1)
     elif only_inside_mask:
@@ -124,8 +125,9 @@ def local_resolution(
     # passes over a volume, counted in cryotk.maps.transform, and windows
     with Steps(progress, 17 + len(points), "local resolution"), threadpool_limits(1):
         work = _Work(values_of(h1), values_of(h2), window, n, a, shell, seed, b_factor or 0.0, mtf_table, min_resolution)
-        measured = work.run(points, true_fsc, threads or default_threads())
-        resolution_map, filtered = work.maps()
+        with work.device():
+            measured = work.run(points, true_fsc, threads or default_threads())
+            resolution_map, filtered = work.maps()
     out = LocalResolutionResult(
         resolution_map=map_of(resolution_map, h1, a, history="local resolution"),
         filtered=map_of(filtered, h1, a, history="locally filtered"),
@@ -163,7 +165,7 @@ def _touching(points: np.ndarray, mask: Any, reach: int) -> np.ndarray:
     from cryotk.maps.mask import soft_mask
 
     near = soft_mask(mask.data > 0, reach + 1, 0)
-    near = np.asarray(near.get() if hasattr(near, "get") else near)
+    near = to_numpy(near)
     return points[near[points[:, 0], points[:, 1], points[:, 2]] > 0]
 
 
@@ -181,16 +183,20 @@ class _Work:
         self.average = apply_gain(0.5 * (f1 + f2), gain if mtf is None else gain * mtf)
         r1 = inverse(random_phases(f1, shell, seed, 1, overwrite=True), n, overwrite=True)
         r2 = inverse(random_phases(f2, shell, seed, 2, overwrite=True), n, overwrite=True)
-        self.compiled = is_numpy(x1)
+        self.backend = backend_of(x1)
         self.xp = namespace(x1)
-        if self.compiled:
-            maps = np.stack([np.asarray(v, np.float32) for v in (x1, x2, r1, r2)])
-            self.average = self.average.astype(np.complex64, copy=False)
-            self.sums_of, self.filter = WindowSums(maps, window), WindowFilter(self.average, self.q)
-            self.total, self.frequencies, self.weights = (np.zeros((n, n, n)) for _ in range(3))
-        else:
+        self.total, self.frequencies, self.weights = (self.xp.zeros((n, n, n), dtype=self.xp.float64) for _ in range(3))
+        if self.backend is None:
             self.plain = (x1, x2, r1, r2)
-            self.total, self.frequencies, self.weights = (self.xp.zeros((n, n, n), dtype=self.xp.float64) for _ in range(3))
+            return
+        maps = self.backend.xp.stack([v.astype(np.float32, copy=False) for v in (x1, x2, r1, r2)])
+        self.average = self.average.astype(np.complex64, copy=False)
+        self.window = self.backend.to_device(window)
+        self.sums_of, self.filter = WindowSums(maps, window, self.backend), WindowFilter(self.average, self.q, self.backend)
+
+    def device(self) -> Any:
+        """Context in which the maps' device is the current one."""
+        return nullcontext() if self.backend is None else self.backend.use()
 
     def run(self, points: np.ndarray, true_fsc: np.ndarray | None, threads: int) -> dict[str, np.ndarray]:
         """Measure all points; sums are added in the points' order, whoever measured them."""
@@ -201,7 +207,7 @@ class _Work:
         def one(i: int) -> tuple[dict[str, Any], Any]:
             return self._measure(points[i], None if true_fsc is None else np.asarray(true_fsc[i], float))
 
-        for i, (found, box) in enumerate(_in_order(one, len(points), threads if self.compiled else 1)):
+        for i, (found, box) in enumerate(_in_order(one, len(points), threads if is_numpy(self.total) else 1)):
             for k, v in found.items():
                 out[k][i] = v
             self._add(points[i], box, 1 / found["resolution"])
@@ -209,7 +215,7 @@ class _Work:
         return out
 
     def _measure(self, point: np.ndarray, true_fsc: np.ndarray | None) -> tuple[dict[str, Any], Any]:
-        sums = self.sums_of(point) if self.compiled else self._plain_sums(point)
+        sums = self._plain_sums(point) if self.backend is None else self.sums_of(point)
         masked, randomised = curves.fsc_from_sums(sums[:3]), curves.fsc_from_sums(sums[3:])
         for c in (masked, randomised):
             c[0] = 1.0 if c[0] <= 0 else c[0]
@@ -219,15 +225,15 @@ class _Work:
         gain = gains.weight_gain(self.n, weights) * gains.lowpass_gain(self.n, self.a, resolution)
         edge = int(np.floor(self.n * self.a / resolution + 0.5)) + 1
         found = {"corrected": corrected, "masked": masked, "randomised": randomised, "resolution": resolution}
-        if not self.compiled:
+        if self.backend is None:
             return found, inverse(apply_gain(self.average, gain), self.n)
         k_max = min(edge, self.n // 2, int(np.count_nonzero(np.cumprod(weights > 0))))
         return found, self.filter(point, gain.astype(np.float32), k_max)
 
     def _add(self, point: np.ndarray, box: Any, frequency: float) -> None:
         z, y, x = (int(v) for v in point)
-        if self.compiled:
-            kernels.add_window(box, self.window, frequency, z, y, x, self.total, self.frequencies, self.weights)
+        if self.backend is not None:
+            self.backend.add_window(box, self.window, frequency, z, y, x, self.total, self.frequencies, self.weights)
             return
         w = self._whole_window(point)
         self.total += w * self.xp.astype(box, self.xp.float64)

@@ -10,6 +10,7 @@ import numpy as np
 
 from cryotk.data import write_volume
 from cryotk.io import StarBlock, write_star
+from cryotk.maps.inputs import on_host
 from cryotk.maps.report import plot_with, table_html, table_text
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ class LocalResolutionResult:
         """Write ``<root>_locres.mrc``, ``_locres_filtered.mrc`` and ``_locres_fscs.star``; returns the first."""
         base = Path(directory) / root
         first = Path(f"{base}_locres.mrc")
-        write_volume(_host(self.resolution_map), first, self.pixel_size)
-        write_volume(_host(self.filtered), f"{base}_locres_filtered.mrc", self.pixel_size)
+        write_volume(on_host(self.resolution_map), first, self.pixel_size)
+        write_volume(on_host(self.filtered), f"{base}_locres_filtered.mrc", self.pixel_size)
         p = self.points
         n_points, n_shells = p.sizes["point"], p.sizes["shell"]
         spot = {axis: np.repeat(p[axis].values, n_shells) for axis in ("z", "y", "x")}
@@ -86,10 +87,6 @@ class LocalResolutionResult:
         return table_html("Local resolution", self._rows())
 
 
-def _host(volume: xr.DataArray) -> xr.DataArray:
-    return volume.copy(data=volume.data.get()) if hasattr(volume.data, "get") else volume
-
-
 def points_dataset(points: np.ndarray, measured: dict[str, np.ndarray], n: int, a: float) -> xr.Dataset:
     """Curves and resolution of every point."""
     import xarray as xr
@@ -115,7 +112,7 @@ def histogram_inside(resolution: xr.DataArray, mask: xr.DataArray) -> xr.Dataset
     """Histogram of a local-resolution map where a mask is above 0.5; bins of ``2 IQR / n^(1/3)``, as RELION's program means it."""
     import xarray as xr
 
-    r, m = np.asarray(_host(resolution).data), np.asarray(_host(mask).data)
+    r, m = np.asarray(on_host(resolution).data), np.asarray(on_host(mask).data)
     values = r[(m > 0.5) & (r > 0)].astype(float)
     if not len(values):
         return xr.Dataset({"count": ("bin", np.empty(0, int))}, coords={"resolution": ("bin", np.empty(0))},

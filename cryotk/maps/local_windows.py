@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from cryotk.kernels import local_windows as kernels
+from cryotk.kernels.backends import CPU, Backend
 from cryotk.maps.transform import shells_of_radii
 
 __all__ = ["WindowFilter", "WindowSums", "lattice", "window_profile"]
 
 _BLOCK_BYTES, _ROWS = 400_000, 16
+_DEVICE_BLOCK_BYTES = 64_000_000
 
 
 def window_profile(radius: int, edge: int) -> np.ndarray:
@@ -47,6 +48,14 @@ def _waves(n: int, q: int) -> np.ndarray:
     return np.stack([np.cos(angle), np.sin(angle)]).astype(np.float32)
 
 
+def _multiply(backend: Backend, a: Any, b: Any, out: Any) -> None:
+    """``out = a @ b``."""
+    if backend.on_device:
+        out[...] = backend.xp.matmul(a, b)  # cupy writes into contiguous memory only
+    else:
+        np.matmul(a, b, out=out)
+
+
 class WindowSums:
     """FSC sums inside windows, for two pairs of maps at once.
 
@@ -55,17 +64,22 @@ class WindowSums:
     maps : (4, n, n, n) float32
         Half 1, half 2, and the same with random phases.
     window : (2 q + 1,) * 3 float32
+        Of numpy.
+    backend : Backend
+        Of the maps.
     """
 
-    def __init__(self, maps: np.ndarray, window: np.ndarray) -> None:
-        self.maps, self.window, self.n, self.q = maps, window, maps.shape[-1], window.shape[0] // 2
+    def __init__(self, maps: Any, window: np.ndarray, backend: Backend = CPU) -> None:
+        self.backend, self.maps, self.window = backend, maps, backend.to_device(window)
+        self.n, self.q = maps.shape[-1], window.shape[0] // 2
         self.half = self.n // 2
-        self.shells = shells_of_radii(self.n)
-        self.waves = _waves(self.n, self.q)
-        self.turned = [np.ascontiguousarray(w.T) for w in self.waves]
+        self.shells = backend.to_device(shells_of_radii(self.n))
+        waves = _waves(self.n, self.q)
+        self.waves = [backend.to_device(w) for w in waves]
+        self.turned = [backend.to_device(w.T) for w in waves]
         self._local = threading.local()
         m = self.half + 1
-        rows = min(m, max(1, _BLOCK_BYTES // (24 * m * m)))
+        rows = min(m, max(1, (_DEVICE_BLOCK_BYTES if backend.on_device else _BLOCK_BYTES) // (24 * m * m)))
         self.blocks = []
         # rows of ky whose products stay in the cache, several of them per product along y
         many = rows * -(-_ROWS // rows)
@@ -82,28 +96,28 @@ class WindowSums:
     def _scratch(self) -> Any:
         s = self._local
         if not hasattr(s, "parts"):
-            m, k = self.q + 1, self.half + 1
-            s.parts = np.empty((2, 2, 2, 4, m, m, m), np.float32)
-            s.along_x = np.empty((2, 2, 2, 4, m, k, m), np.float32)
+            xp, m, k = self.backend.xp, self.q + 1, self.half + 1
+            s.parts = xp.empty((2, 2, 2, 4, m, m, m), np.float32)
+            s.along_x = xp.empty((2, 2, 2, 4, m, k, m), np.float32)
             rows = max(b - a for _, _, _, inner in self.blocks for a, b, _ in inner)
-            s.along_y = np.empty(32 * max(b - a for a, b, _, _ in self.blocks) * k * m, np.float32)
-            s.along_z = np.empty(4 * rows * k * k, np.float32)
-            s.products = np.empty(6 * rows * k * k, np.float32)
+            s.along_y = xp.empty(32 * max(b - a for a, b, _, _ in self.blocks) * k * m, np.float32)
+            s.along_z = xp.empty(4 * rows * k * k, np.float32)
+            s.products = xp.empty(6 * rows * k * k, np.float32)
         return s
 
     def __call__(self, point: np.ndarray) -> np.ndarray:
-        """Sums ``12, 11, 22`` of the maps, then of the randomised ones, per shell: (6, n // 2 + 1) float64."""
-        s, m, k = self._scratch(), self.q + 1, self.half + 1
+        """Sums ``12, 11, 22`` of the maps, then of the randomised ones, per shell: (6, n // 2 + 1) float64 of numpy."""
+        kernels, s, m, k = self.backend, self._scratch(), self.q + 1, self.half + 1
         z, y, x = (int(v) for v in point)
         kernels.cut_parts(self.maps, z, y, x, self.window, s.parts)
         for px in range(2):
-            np.matmul(self.turned[px], s.parts[:, px], out=s.along_x[:, px])
+            _multiply(kernels, self.turned[px], s.parts[:, px], s.along_x[:, px])
         along_x = s.along_x.reshape(2, 16, m, k * m)
-        out = np.zeros((k, 6))
+        out = kernels.xp.zeros((k, 6))
         for first, last, top, inner in self.blocks:
             along_y = s.along_y[: 32 * (last - first) * top * m].reshape(2, 16, last - first, top * m)
             for py in range(2):
-                np.matmul(self.turned[py][first:last], along_x[py, :, :, : top * m], out=along_y[py])
+                _multiply(kernels, self.turned[py][first:last], along_x[py, :, :, : top * m], along_y[py])
             parts = along_y.reshape(8, 4, last - first, top, m)
             for a, b, narrow in inner:
                 size = (b - a) * narrow
@@ -111,10 +125,10 @@ class WindowSums:
                 products = s.products[: 6 * size * narrow].reshape(6, size, narrow)
                 for part in range(8):
                     values = parts[part, :, a - first : b - first, :narrow].reshape(4, size, m)
-                    np.matmul(values, self.waves[part % 2][:, :narrow], out=along_z)
+                    _multiply(kernels, values, self.waves[part % 2][:, :narrow], along_z)
                     kernels.add_products(along_z.reshape(4, size * narrow), part == 0, products.reshape(6, size * narrow))
                 kernels.products_to_shells(products, a, narrow, self.n, self.shells, out)
-        return out.T.copy()
+        return kernels.to_host(out).T.copy()
 
 
 class WindowFilter:
@@ -126,35 +140,34 @@ class WindowFilter:
         Divided by the number of voxels.
     q : int
         Half side of the box.
+    backend : Backend
+        Of the transform.
     """
 
-    def __init__(self, transform: np.ndarray, q: int) -> None:
-        self.f, self.n, self.q = transform, transform.shape[0], q
+    def __init__(self, transform: Any, q: int, backend: Backend = CPU) -> None:
+        self.backend, self.f, self.n, self.q = backend, transform, transform.shape[0], q
         self.half = self.n // 2
-        self.turned = [np.ascontiguousarray(w) for w in _waves(self.n, q)]
+        self.turned = [backend.to_device(w) for w in _waves(self.n, q)]
         k, x = np.arange(self.half + 1), np.arange(-q, q + 1)
         angle = 2 * np.pi * ((k[:, None] * x) % self.n) / self.n
         weight = np.where((k == 0) | (2 * k == self.n), 1.0, 2.0)[:, None]
-        self.last = (
-            np.stack([weight * np.cos(angle), -weight * np.sin(angle)], 1)
-            .reshape(2 * (self.half + 1), 2 * q + 1)
-            .astype(np.float32)
-        )
+        last = np.stack([weight * np.cos(angle), -weight * np.sin(angle)], 1).reshape(2 * (self.half + 1), 2 * q + 1)
+        self.last = backend.to_device(last, np.float32)
         self._local = threading.local()
 
-    def _turn(self, index: int) -> np.ndarray:
+    def _turn(self, index: int) -> Any:
         k = np.arange(self.half + 1)
-        return np.exp(2j * np.pi * ((k * index) % self.n) / self.n).astype(np.complex64)
+        return self.backend.to_device(np.exp(2j * np.pi * ((k * index) % self.n) / self.n).astype(np.complex64))
 
-    def _buffer(self, name: str, shape: tuple[int, ...], kind: Any) -> np.ndarray:
+    def _buffer(self, name: str, shape: tuple[int, ...], kind: Any) -> Any:
         size = int(np.prod(shape))
         buffer = getattr(self._local, name, None)
         if buffer is None or buffer.size < size:
-            buffer = np.empty(size, kind)
+            buffer = self.backend.xp.empty(size, kind)
             setattr(self._local, name, buffer)
         return buffer[:size].reshape(shape)
 
-    def __call__(self, point: np.ndarray, gain: np.ndarray, k_max: int) -> np.ndarray:
+    def __call__(self, point: np.ndarray, gain: np.ndarray, k_max: int) -> Any:
         """Values in the box around a point, (2 q + 1,) * 3 float32.
 
         Parameters
@@ -164,20 +177,23 @@ class WindowFilter:
             Over ``k^2``; nothing beyond ``k_max``.
         k_max : int
         """
-        m, q, side = k_max + 1, self.q, 2 * self.q + 1
+        kernels, m, q, side = self.backend, k_max + 1, self.q, 2 * self.q + 1
         z, y, x = (int(v) for v in point)
         parts = self._buffer("parts", (2, 2, m, m, m), np.complex64)
-        kernels.coefficients_around(self.f, gain, k_max, self._turn(z), self._turn(y), self._turn(x), parts)
+        kernels.coefficients_around(
+            self.f, kernels.to_device(gain), k_max, self._turn(z), self._turn(y), self._turn(x), parts
+        )  # fmt: skip
         along_z = self._buffer("along_z", (2, 2, q + 1, m, m), np.complex64)
         along_y = self._buffer("along_y", (2, 2, q + 1, q + 1, m), np.complex64)
         for pz in range(2):
             for py in range(2):
-                np.matmul(
+                _multiply(
+                    kernels,
                     self.turned[pz][:, :m],
                     parts[pz, py].reshape(m, m * m).view(np.float32),
-                    out=along_z[pz, py].reshape(q + 1, m * m).view(np.float32),
+                    along_z[pz, py].reshape(q + 1, m * m).view(np.float32),
                 )
-                np.matmul(self.turned[py][:, :m], along_z[pz, py].view(np.float32), out=along_y[pz, py].view(np.float32))
+                _multiply(kernels, self.turned[py][:, :m], along_z[pz, py].view(np.float32), along_y[pz, py].view(np.float32))
         both = self._buffer("both", (side, side, m), np.complex64)
         kernels.join_parts(along_y, both)
         return (both.reshape(side * side, m).view(np.float32) @ self.last[: 2 * m]).reshape(side, side, side)

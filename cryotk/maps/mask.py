@@ -15,11 +15,12 @@ from cryotk.data import write_volume
 from cryotk.errors import DataError, DataWarning, SettingsError
 from cryotk.execution import Steps, pulse
 from cryotk.kernels import distance
+from cryotk.kernels.backends import backend_of
 from cryotk.maps import gains
-from cryotk.maps.inputs import fraction_inside, map_of, open_map, require_cube, require_same_box, values_of
+from cryotk.maps.inputs import fraction_inside, map_of, on_host, open_map, require_cube, require_same_box, values_of
 from cryotk.maps.report import plot_with, table_html, table_text
 from cryotk.maps.threshold import suggest_threshold
-from cryotk.maps.transform import apply_gain, each_slab, forward, inverse, is_numpy, namespace
+from cryotk.maps.transform import apply_gain, each_slab, forward, inverse, is_numpy, namespace, to_numpy
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -49,7 +50,7 @@ class MaskResult:
     def save(self, directory: Any, name: str = "mask.mrc") -> Path:
         """Write ``mask.mrc``, as RELION does; returns its path."""
         path = Path(directory) / name
-        write_volume(_host(self.mask), path)
+        write_volume(on_host(self.mask), path)
         return path
 
     def plot(self, **kwargs: Any) -> Any:
@@ -72,10 +73,6 @@ class MaskResult:
 
     def _repr_html_(self) -> str:
         return table_html("Mask", self._rows())
-
-
-def _host(volume: xr.DataArray) -> xr.DataArray:
-    return volume if is_numpy(volume.data) or not hasattr(volume.data, "get") else volume.copy(data=volume.data.get())
 
 
 def create_mask(
@@ -185,7 +182,7 @@ def create_mask(
             )
         inside = low.data >= threshold
         for how, other in given.items():
-            p = open_map(other, f"map of {how}", a)
+            p = open_map(other, f"map of {how}", a, like=v)
             require_same_box(v, p, "map", f"map of {how}", pixel_size=False)
             inside = _combine(low.data > threshold, p.data, threshold, how)
         pulse(1)
@@ -228,24 +225,23 @@ def _combine(first: Any, other: Any, threshold: float, how: str) -> Any:
 def _pieces(inside: Any, largest_only: bool, fill_holes: bool) -> Any:
     from scipy import ndimage
 
-    if not is_numpy(inside):
-        raise SettingsError("largest_only and fill_holes work on the CPU: bring the map there first")
+    out = to_numpy(inside)
     if largest_only:
-        labels, n = ndimage.label(inside)
+        labels, n = ndimage.label(out)
         if n > 1:
-            inside = labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
+            out = labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
         pulse()
     if fill_holes:
         # what of the outside does not reach the box's faces; binary_fill_holes grows it from there, voxel by voxel
-        labels, n = ndimage.label(~inside)
+        labels, n = ndimage.label(~out)
         open_ = np.zeros(n + 1, bool)
         for axis in range(3):
             for face in (0, -1):
                 open_[np.unique(np.take(labels, face, axis))] = True
         open_[0] = False
-        inside = ~open_[labels]
+        out = ~open_[labels]
         pulse()
-    return inside
+    return out if is_numpy(inside) else namespace(inside).asarray(out)
 
 
 def _along_axis(xp: Any, n: int, fraction: float, width: float) -> Any:
@@ -294,20 +290,22 @@ def _squared_distance(inside: Any, reach: float) -> tuple[Any, int]:
     """Squared distances up to ``reach``, and the value that stands for farther."""
     cap = math.ceil(reach)
     kind, far = distance.integer_type(cap)
-    if not is_numpy(inside):
-        return distance.squared_distance_numpy(inside, cap, namespace(inside)), far
+    backend = backend_of(inside)
+    if backend is None:
+        return distance.squared_distance(inside, cap, namespace(inside)), far
     cap = min(cap, max(inside.shape))
     bytes_ = inside.view(np.uint8) if inside.dtype == bool else inside.astype(np.uint8)
-    out = np.empty(inside.shape, kind)
-    each_slab(lambda first, last: distance.distance_in_planes(bytes_, cap, far, first, last, out), inside.shape[0])
-    each_slab(lambda first, last: distance.distance_across_planes(out, cap, far, first, last), inside.shape[1])
+    out = backend.xp.empty(inside.shape, kind)
+    each_slab(lambda a, b: backend.distance_in_planes(bytes_, cap, far, a, b, out), inside.shape[0], backend)
+    each_slab(lambda a, b: backend.distance_across_planes(out, cap, far, a, b), inside.shape[1], backend)
     return out, far
 
 
 def _table_of(d: Any, table: list[float], kind: Any) -> Any:
-    if is_numpy(d):
-        values, out = np.asarray(table, kind), np.empty(d.shape, kind)
-        each_slab(lambda first, last: distance.look_up(d, values, first, last, out), d.shape[0])
+    backend = backend_of(d)
+    if backend is not None:
+        values, out = backend.to_device(np.asarray(table, kind)), backend.xp.empty(d.shape, kind)
+        each_slab(lambda a, b: backend.look_up(d, values, a, b, out), d.shape[0], backend)
         return out
     xp = namespace(d)
     values = xp.asarray(np.asarray(table, kind))

@@ -128,7 +128,7 @@ def postprocess(
         n, a = require_cube(h1, "half1"), float(pixel_size_of(h1) or 1)
         mask_map, fraction = None, None
         if mask is not None:
-            mask_map = open_map(mask, "mask", a)
+            mask_map = open_map(mask, "mask", a, like=h1)
             fraction = check_mask(mask_map, h1)
             pulse(1)
             if fraction is not None and fraction >= 1:

@@ -13,6 +13,7 @@ from cryotk.data import open_volume, pixel_size_of, write_volume
 from cryotk.errors import FileFormatError
 from cryotk.io import StarBlock, atomic_write, read_star, write_star
 from cryotk.maps.curves import EMPTY
+from cryotk.maps.inputs import on_host
 from cryotk.maps.postprocess_result import FSC_LABELS, GUINIER_LABELS, PostprocessResult, fsc_dataset, guinier_dataset
 
 __all__ = ["open_postprocess", "write_postprocess"]
@@ -29,7 +30,7 @@ def write_postprocess(result: PostprocessResult, directory: Path, root: str) -> 
     for label, name, source in (("rlnUnfilteredMapHalf1", "half1", result.half1), ("rlnUnfilteredMapHalf2", "half2", result.half2)):
         general[label] = _file_of(source, Path(f"{base}_{name}_unfil.mrc"), result.pixel_size)
     if result.volume is not None:
-        write_volume(_host(result.volume), f"{base}.mrc", result.pixel_size)
+        write_volume(on_host(result.volume), f"{base}.mrc", result.pixel_size)
         general["rlnPostprocessedMap"] = f"{base}.mrc"
     if result.molecular_weight is not None:
         general["rlnMolecularWeight"] = result.molecular_weight
@@ -42,7 +43,7 @@ def write_postprocess(result: PostprocessResult, directory: Path, root: str) -> 
             general["rlnRandomiseFrom"] = result.randomise_from
         masked = result.masked
         if masked is not None:
-            write_volume(_host(masked), f"{base}_masked.mrc", result.pixel_size)
+            write_volume(on_host(masked), f"{base}_masked.mrc", result.pixel_size)
             general["rlnPostprocessedMapMasked"] = f"{base}_masked.mrc"
     fit = result.guinier.attrs
     if "slope" in fit:
@@ -80,18 +81,13 @@ def _finite(v: float) -> float:
     return float(v) if np.isfinite(v) else 999.0
 
 
-def _host(volume: Any) -> Any:
-    data = volume.data
-    return volume.copy(data=data.get()) if hasattr(data, "get") and not isinstance(data, np.ndarray) else volume
-
-
 def _file_of(source: Any, path: Path, pixel_size: float) -> str:
     """Name of a map's file; maps from memory are written."""
     if source is None:
         return "None"
     if isinstance(source, (str, os.PathLike)):
         return os.fspath(source)
-    write_volume(_host(source), path, pixel_size)
+    write_volume(on_host(source), path, pixel_size)
     return str(path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,13 @@ from cryotk.data import write_volume
 from cryotk.errors import SettingsError
 from cryotk.execution import Steps, pulse
 from cryotk.geometry import matrix_to_euler, symmetry_operators
-from cryotk.kernels import rotate_volume as kernels
-from cryotk.maps.handling import rescale, shift_to_center_of_mass
+from cryotk.kernels.backends import backend_of
+from cryotk.kernels.rotate_volume import mean_at_rotations
+from cryotk.maps.handling import center_of_mass, rescale
 from cryotk.maps.inputs import map_of, open_map, require_cube, values_of
 from cryotk.maps.report import table_html, table_text
-from cryotk.maps.transform import each_slab, is_numpy, namespace
+from cryotk.maps.transform import each_slab, namespace, to_numpy
+from cryotk.projection.symmetry_search import SymmetryAxes, axes_correlation, find_symmetry_axes, spline_coefficients
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -55,11 +58,12 @@ def _mean(x: Any, operators: np.ndarray) -> Any:
     turned, rest = whole[exact].astype(int), operators[np.logical_not(exact)]
     total = None
     if len(rest):
-        if is_numpy(x):
-            total = np.empty_like(x)
-            each_slab(lambda first, last: kernels.mean_over_rotations(x, rest, first, last, total), x.shape[0])
+        backend = backend_of(x)
+        if backend is not None:
+            total, turns = backend.xp.empty_like(x), backend.to_device(rest)
+            each_slab(lambda first, last: backend.mean_over_rotations(x, turns, first, last, total), x.shape[0], backend)
         else:
-            total = xp.astype(kernels.mean_over_rotations_numpy(x, rest, xp), x.dtype)
+            total = xp.astype(mean_at_rotations(x, rest, xp), x.dtype)
         if not len(turned):
             return total
         total = total * (len(rest) / len(operators))
@@ -96,8 +100,22 @@ def _moved(x: Any, rotations: np.ndarray) -> Any:
     return out
 
 
+def _placed(x: Any, rotations: np.ndarray, offset: Any = (0.0, 0.0, 0.0)) -> Any:
+    """Mean of a volume's values at ``rotation place + offset`` (x, y, z from the centre), by cubic splines, on its device."""
+    backend = backend_of(x)
+    if backend is None:  # no spline in the array libraries' standard
+        return namespace(x).asarray(_placed(to_numpy(x), rotations, offset))
+    coefficients = spline_coefficients(x)
+    turns, move = backend.to_device(rotations, np.float64), backend.to_device(offset, np.float64)
+    out = backend.xp.empty_like(coefficients)
+    each_slab(
+        lambda first, last: backend.mean_over_rotations_spline(coefficients, turns, move, first, last, out), x.shape[0], backend
+    )
+    return out
+
+
 def rotate(volume: Any, rotation: np.ndarray, pixel_size: float | None = None) -> xr.DataArray:
-    """Rotate a map about its centre ``n // 2``; cubic splines on the CPU, trilinear on other array modules.
+    """Rotate a map about its centre ``n // 2``, by cubic splines.
 
     Parameters
     ----------
@@ -109,14 +127,9 @@ def rotate(volume: Any, rotation: np.ndarray, pixel_size: float | None = None) -
     """
     v = open_map(volume, pixel_size=pixel_size)
     r = np.asarray(rotation, float)
-    x = values_of(v)
-    if is_numpy(x):
-        from scipy.ndimage import affine_transform
-
-        m = r.T[::-1, ::-1]  # from output to input, in z, y, x
-        centre = np.array([n // 2 for n in x.shape], float)
-        return map_of(affine_transform(x, m, centre - m @ centre, order=3), v, history="rotated")
-    return map_of(_mean(x, r.T[None]), v, history="rotated")
+    if r.shape != (3, 3):
+        raise SettingsError(f"rotation must be a 3 x 3 matrix, not of shape {r.shape}")
+    return map_of(_placed(values_of(v), r.T[None]), v, history="rotated")
 
 
 @dataclass(repr=False)
@@ -127,10 +140,12 @@ class AlignedMap:
     """Turned so that its axes are the group's, symmetrised when asked for."""
     rotation: np.ndarray
     """Matrix on (x, y, z) that turned it."""
+    shift: np.ndarray
+    """Pixels (x, y, z) it was moved by before, so that the axes meet in the centre."""
     symmetry: str
-    asymmetry: float
-    """Variance that the group's mean leaves, as a fraction of the map's, in the best orientation."""
-    asymmetry_before: float
+    correlation: float
+    """Of the map with its symmetry mates, in the best orientation; 1 for a symmetric map."""
+    correlation_before: float
     """The same as the map came."""
 
     @property
@@ -138,6 +153,20 @@ class AlignedMap:
         """Rot, tilt, psi in degrees."""
         rot, tilt, psi = (float(v) for v in np.ravel(matrix_to_euler(self.rotation)))
         return rot, tilt, psi
+
+    @property
+    def asymmetry(self) -> float:
+        """Fraction of the map's power that its mean over the group leaves."""
+        return self._left(self.correlation)
+
+    @property
+    def asymmetry_before(self) -> float:
+        """The same as the map came."""
+        return self._left(self.correlation_before)
+
+    def _left(self, correlation: float) -> float:
+        order = len(symmetry_operators(self.symmetry))
+        return (1 - correlation) * (order - 1) / order
 
     def save(self, directory: Any, name: str = "aligned.mrc") -> Path:
         """Write the map; returns its path."""
@@ -152,7 +181,9 @@ class AlignedMap:
     def _rows(self) -> dict[str, str]:
         return {
             "symmetry": self.symmetry, "rot, tilt, psi": ", ".join(f"{v:.2f}°" for v in self.angles),
-            "not explained by the symmetry": f"{100 * self.asymmetry:.1f} % of the variance, before "
+            "moved by x, y, z": ", ".join(f"{v:.2f}" for v in self.shift) + " px",
+            "correlation with the symmetry mates": f"{self.correlation:.3f}, before {self.correlation_before:.3f}",
+            "not explained by the symmetry": f"{100 * self.asymmetry:.1f} % of the power, before "
             f"{100 * self.asymmetry_before:.1f} %",
         }  # fmt: skip
 
@@ -170,15 +201,13 @@ def align_symmetry(
     apply_symmetry: bool = False,
     *,
     working_box: int = 64,
-    n_orientations: int = 400,
-    seed: int = 0,
     pixel_size: float | None = None,
     progress: bool | Callable[[int, int], object] = True,
 ) -> AlignedMap:
-    """Turn a map so that its symmetry axes are RELION's axes of a point group.
+    """Turn and move a map so that its symmetry axes are RELION's axes of a point group.
 
-    The map is moved to its centre of mass, and tried in random orientations on a small box; the one that differs least from
-    its average over the group is refined, and the full map turned accordingly.
+    A grid of orientations is tried on a small box, in Fourier space; those in which the map agrees best with its symmetry mates
+    are refined together with the centre (:mod:`cryotk.projection.symmetry_search`), and the full map is placed accordingly.
 
     Parameters
     ----------
@@ -186,13 +215,11 @@ def align_symmetry(
         A cube.
     symmetry : str
     keep_center : bool
-        Leave the map where it is.
+        The axes meet in the box centre already.
     apply_symmetry : bool
         Average the result over the group.
     working_box : int
-    n_orientations : int
-        At random; the best ten are refined.
-    seed : int
+        Pixels; what is finer than its Nyquist limit does not count.
     pixel_size : float, Å, optional
         Overrides what the map says.
     progress : bool or callable
@@ -200,76 +227,43 @@ def align_symmetry(
 
     Notes
     -----
-    RELION's program is ``relion_align_symmetry``.
+    RELION's program is ``relion_align_symmetry``, which tries random orientations and moves the map to its centre of mass.
     """
-    # scores, one after the other; how many the refinements need is known about
-    with Steps(progress, n_orientations + 1000, "align to symmetry"):
-        return _align(volume, symmetry, keep_center, apply_symmetry, working_box, n_orientations, seed, pixel_size)
+    # passes over the volume, and a search as long as so many
+    with Steps(progress, 60, "align to symmetry"):
+        return _align(volume, symmetry, keep_center, apply_symmetry, working_box, pixel_size)
 
 
 def _align(
-    volume: Any, symmetry: str, keep_center: bool, apply_symmetry: bool, working_box: int, n_orientations: int, seed: int,
-    pixel_size: float | None,
-) -> AlignedMap:  # fmt: skip
-    from scipy.optimize import minimize
-    from scipy.spatial.transform import Rotation
-
+    volume: Any, symmetry: str, keep_center: bool, apply_symmetry: bool, working_box: int, pixel_size: float | None
+) -> AlignedMap:
     operators = symmetry_operators(symmetry)
     v = open_map(volume, pixel_size=pixel_size)
     n, a = require_cube(v), float(v.attrs["pixel_size"])
-    if n_orientations < 1 or working_box < 8:
-        raise SettingsError(f"n_orientations must be positive and working_box 8 at least, not {n_orientations} and {working_box}")
-    if not keep_center:
-        v = shift_to_center_of_mass(v)
-    x = values_of(v)
-    small = v if is_numpy(x) else v.copy(data=np.asarray(x.get() if hasattr(x, "get") else x))
+    if working_box < 8:
+        raise SettingsError(f"working_box must be 8 at least, not {working_box}")
+    small = v
     if n > working_box:
-        import warnings
-
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            small = rescale(small, n * a / working_box)
-    data = np.ascontiguousarray(small.data, np.float32)
-    m = data.shape[0]
-    k = np.arange(m) - m // 2
-    z, y, x_ = np.meshgrid(k, k, k, indexing="ij")
-    ball = np.stack([x_, y, z], -1).reshape(-1, 3)[(x_**2 + y**2 + z**2 < (m / 2 - 1) ** 2).ravel()].astype(float)
-    rng = np.random.default_rng(seed)
-    few, many = (ball[rng.permutation(len(ball))[:count]] for count in (3000, 20_000))
-    variance = float(np.mean(data[tuple((many[:, ::-1].astype(int) + m // 2).T)] ** 2)) or 1.0
-
-    def score(orientations: np.ndarray, places: np.ndarray) -> np.ndarray:
-        out = np.empty(len(orientations))
-        each_slab(lambda i, j: kernels.asymmetry(data, orientations[i:j], operators, places, out[i:j]), len(orientations))
-        return out / variance
-
-    before = float(score(np.eye(3)[None], many)[0])
+            small = rescale(v, n * a / working_box)
+    data = to_numpy(small.data) * _ball(small.shape[0])
+    here = SymmetryAxes(symmetry, np.eye(3), np.zeros(3), 0.0)
+    before = axes_correlation(data, here)
+    axes = find_symmetry_axes(data, symmetry, fit_centre=not keep_center, tick=lambda share: pulse(50 * share))
+    shift, correlation = axes.shift * (n / small.shape[0]), axes.correlation
     if len(operators) == 1:
-        return AlignedMap(v, np.eye(3), symmetry, before, before)
-    tried = np.concatenate([np.eye(3)[None], Rotation.random(n_orientations, rng=rng).as_matrix()])
-    rough = score(tried, few)
-    pulse(n_orientations)
-    best, best_score = np.eye(3), np.inf
-    for start in tried[np.argsort(rough)[:10]]:
-
-        def cost(turn: np.ndarray, start: np.ndarray = start, places: np.ndarray = few) -> float:
-            return float(score((Rotation.from_rotvec(turn).as_matrix() @ start)[None], places)[0])
-
-        simplex = np.concatenate([np.zeros((1, 3)), 0.2 * np.eye(3)])
-        found = minimize(
-            cost, np.zeros(3), method="Nelder-Mead", options={"initial_simplex": simplex, "xatol": 1e-3, "fatol": 1e-7}
-        )
-        if found.fun < best_score:
-            best_score, best = float(found.fun), Rotation.from_rotvec(found.x).as_matrix() @ start
-    simplex = np.concatenate([np.zeros((1, 3)), 0.01 * np.eye(3)])
-    found = minimize(
-        lambda t: cost(t, best, many),
-        np.zeros(3),
-        method="Nelder-Mead",
-        options={"initial_simplex": simplex, "xatol": 1e-4, "fatol": 1e-9},
-    )
-    best = Rotation.from_rotvec(found.x).as_matrix() @ best
-    out = rotate(v, best)
+        shift, correlation = np.zeros(3) if keep_center else -np.array(center_of_mass(v)), before
     if apply_symmetry:
-        out = symmetrise(out, symmetry)
-    return AlignedMap(out, best, symmetry, float(found.fun), before)
+        placed = _placed(values_of(v), axes.rotation @ operators, -shift)
+    else:
+        placed = _placed(values_of(v), axes.rotation[None], -shift)
+    text = f"placed on the axes of {symmetry}" + (", symmetrised" if apply_symmetry else "")
+    return AlignedMap(map_of(placed, v, history=text), axes.rotation.T.copy(), shift, symmetry, correlation, before)
+
+
+def _ball(n: int) -> np.ndarray:
+    """Soft ball that fills the box: rotations keep it."""
+    k = np.arange(n) - n // 2
+    r = np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + k**2)
+    return 0.5 + 0.5 * np.cos(np.pi * np.clip((r - (n / 2 - 4)) / 3, 0, 1))

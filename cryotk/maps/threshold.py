@@ -9,7 +9,7 @@ import numpy as np
 from cryotk.errors import DataError, SettingsError
 from cryotk.maps import gains
 from cryotk.maps.inputs import open_map, require_cube, values_of
-from cryotk.maps.transform import apply_gain, forward, inverse, namespace
+from cryotk.maps.transform import apply_gain, forward, inverse, namespace, to_numpy
 
 __all__ = ["SuggestedThreshold", "suggest_threshold"]
 
@@ -68,7 +68,7 @@ def suggest_threshold(
         level = float(np.partition(flat, at)[at] if isinstance(flat, np.ndarray) else xp.sort(flat)[at])
         return SuggestedThreshold(level, f"encloses {molecular_weight:g} kDa at 1.21 Å³ per Da")
     # a sample is enough: every suggestion is a quantile
-    sample = np.sort(_host(flat[:: max(1, count // 2_000_000)]))
+    sample = np.sort(to_numpy(flat[:: max(1, count // 2_000_000)]))
     if sample[0] == sample[-1]:
         raise DataError(f"the map has one value everywhere ({sample[0]:g}): there is nothing to mask")
     mode = _mode(sample)
@@ -89,6 +89,3 @@ def _mode(sample: np.ndarray) -> float:
     at = int(np.argmin(widths))
     return float(sample[at + m // 2])
 
-
-def _host(x: Any) -> np.ndarray:
-    return np.asarray(x.get() if hasattr(x, "get") else x)

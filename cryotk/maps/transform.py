@@ -1,8 +1,8 @@
 """Transforms of maps and what is done to them, on the array module of the input.
 
 Half transforms ``(n, n, n // 2 + 1)``, divided by the number of voxels. Numpy arrays go through the compiled kernels,
-in slabs over a fixed number of pieces, so that results do not depend on the number of threads; other libraries through their
-own FFT and reductions.
+in slabs over a fixed number of pieces, so that results do not depend on the number of threads; cupy's through the kernels'
+CUDA twins, whole; other libraries through their own functions.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import scipy.fft
 
 from cryotk.execution import default_threads, pulse
 from cryotk.kernels import shell_sums
+from cryotk.kernels.backends import Backend, backend_of
 
 __all__ = [
     "amplitudes_by_radius",
@@ -34,6 +35,7 @@ __all__ = [
     "random_phases",
     "shell_means",
     "shells_of_radii",
+    "to_numpy",
 ]
 
 _SLABS, _SMALL = 8, 96
@@ -81,8 +83,16 @@ def _slabs(n: int) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in pairwise(edges) if b > a]
 
 
-def each_slab(function: Callable[[int, int], Any], n: int) -> list[Any]:
-    """Run a function over a fixed cut of ``n`` planes, in threads; results in order. One step of a call's progress."""
+def each_slab(function: Callable[[int, int], Any], n: int, backend: Backend | None = None) -> list[Any]:
+    """Run a function over a fixed cut of ``n`` planes, in threads, or on a device over all at once; results in order.
+
+    One step of a call's progress.
+    """
+    if backend is not None and backend.on_device:
+        with backend.use():
+            out = [function(0, n)]
+        pulse(1.0)
+        return out
     slabs, threads = _slabs(n), default_threads()
     out, share = [], 1 / len(slabs)
     if threads == 1 or n < _SMALL:
@@ -111,12 +121,20 @@ def _pieces(function: Callable[[int, int], Any], n: int) -> None:
         pulse(1.0)
 
 
+def _contiguous(x: Any) -> Any:
+    """As the CUDA kernels want it; other libraries have no such thing."""
+    backend = backend_of(x)
+    return x if backend is None else backend.to_device(x)
+
+
 def forward(x: Any, mask: Any = None) -> Any:
     """Half transform of a cube, divided by the number of voxels; of ``x * mask`` when one is given."""
     n = x.shape[-1]
     if not is_numpy(x):
         xp = namespace(x)
-        return xp.fft.rfftn(x if mask is None else x * mask, axes=(0, 1, 2), norm="forward")
+        out = _contiguous(xp.fft.rfftn(x if mask is None else x * mask, axes=(0, 1, 2), norm="forward"))
+        pulse(3.0)
+        return out
     f = np.empty((n, n, n // 2 + 1), np.complex128 if x.dtype == np.float64 else np.complex64)
 
     def lines(a: int, b: int) -> None:
@@ -144,7 +162,9 @@ def inverse(f: Any, n: int, overwrite: bool = False) -> Any:
     """Map of a half transform; ``overwrite`` allows using the transform's memory."""
     if not is_numpy(f):
         xp = namespace(f)
-        return xp.fft.irfftn(f, s=(n, n, n), axes=(0, 1, 2), norm="forward")
+        out = _contiguous(xp.fft.irfftn(f, s=(n, n, n), axes=(0, 1, 2), norm="forward"))
+        pulse(3.0)
+        return out
     work = _in_planes(scipy.fft.ifft, f if overwrite else f.copy())
     out = np.empty((n, n, n), np.float64 if f.dtype == np.complex128 else np.float32)
 
@@ -183,18 +203,19 @@ def _bin_sums(xp: Any, index: Any, values: list[Any], length: int) -> np.ndarray
     out = []
     if hasattr(xp, "bincount"):
         for v in values:
-            out.append(_to_numpy(xp.bincount(flat, weights=xp.reshape(v, (-1,)), minlength=length))[:length])
+            out.append(to_numpy(xp.bincount(flat, weights=xp.reshape(v, (-1,)), minlength=length))[:length])
         return np.stack(out)
     order = xp.argsort(flat)
     edges = xp.searchsorted(xp.take(flat, order), xp.arange(length + 1, dtype=flat.dtype))
     for v in values:
         total = xp.cumulative_sum(xp.take(xp.reshape(v, (-1,)), order), include_initial=True)
         at = xp.take(total, edges)
-        out.append(_to_numpy(at[1:] - at[:-1]))
+        out.append(to_numpy(at[1:] - at[:-1]))
     return np.stack(out)
 
 
-def _to_numpy(x: Any) -> np.ndarray:
+def to_numpy(x: Any) -> np.ndarray:
+    """On the host."""
     return np.asarray(x.get() if hasattr(x, "get") else x)
 
 
@@ -206,15 +227,16 @@ def cross_sums(a: Any, b: Any) -> np.ndarray:
     (3, n // 2 + 1) float64
     """
     n = a.shape[0]
-    if is_numpy(a):
-        table = shells_of_radii(n)
+    backend = backend_of(a)
+    if backend is not None:
+        table = backend.to_device(shells_of_radii(n))
 
         def part(first: int, last: int) -> np.ndarray:
-            out = np.zeros((3, n // 2 + 1))
-            shell_sums.cross_sums(a, b, table, first, last, out)
-            return out
+            out = backend.xp.zeros((3, n // 2 + 1))
+            backend.cross_sums(a, b, table, first, last, out)
+            return backend.to_host(out)
 
-        return np.sum(each_slab(part, n), axis=0)
+        return np.sum(each_slab(part, n, backend), axis=0)
     xp = namespace(a, b)
     shell = xp.reshape(xp.take(xp.asarray(shells_of_radii(n)), xp.reshape(_squared_radius(xp, n), (-1,))), a.shape)
     double = xp.float64
@@ -236,7 +258,7 @@ def plane_sums(a: Any, b: Any) -> np.ndarray:
     k2 = np.where(np.arange(n) <= n // 2, np.arange(n), np.arange(n) - n) ** 2
     out = np.zeros((3, n // 2 + 1))
     for kx in {0, n // 2} if n % 2 == 0 else {0}:
-        p, q = (_to_numpy(f[:, :, kx]).astype(complex) for f in (a, b))
+        p, q = (to_numpy(f[:, :, kx]).astype(complex) for f in (a, b))
         s = shell[k2[:, None] + k2 + kx * kx]
         use = s <= n // 2
         for i, v in enumerate(((p.conj() * q).real, np.abs(p) ** 2, np.abs(q) ** 2)):
@@ -253,14 +275,15 @@ def amplitudes_by_radius(f: Any) -> np.ndarray:
     """
     n = f.shape[0]
     length = 3 * (n // 2) ** 2 + 1
-    if is_numpy(f):
+    backend = backend_of(f)
+    if backend is not None:
 
         def part(first: int, last: int) -> np.ndarray:
-            out = np.zeros(length)
-            shell_sums.amplitude_sums(f, first, last, out)
-            return out
+            out = backend.xp.zeros(length)
+            backend.amplitude_sums(f, first, last, out)
+            return backend.to_host(out)
 
-        return np.sum(each_slab(part, n), axis=0)
+        return np.sum(each_slab(part, n, backend), axis=0)
     xp = namespace(f)
     return _bin_sums(xp, _squared_radius(xp, n), [xp.astype(xp.abs(f), xp.float64)], length)[0]
 
@@ -276,10 +299,11 @@ def shell_means(by_radius: np.ndarray, n: int, gain: np.ndarray | None = None) -
 def apply_gain(f: Any, gain: np.ndarray, overwrite: bool = False) -> Any:
     """Multiply a transform by a gain that is a table over ``k^2``."""
     n = f.shape[0]
-    if is_numpy(f):
-        out = f if overwrite else np.empty_like(f)
-        table = gain.astype(np.float32 if f.dtype == np.complex64 else np.float64)
-        each_slab(lambda first, last: shell_sums.apply_gain(f, table, first, last, out), n)
+    backend = backend_of(f)
+    if backend is not None:
+        out = f if overwrite else backend.xp.empty_like(f)
+        table = backend.to_device(gain.astype(np.float32 if f.dtype.itemsize == 8 else np.float64))
+        each_slab(lambda first, last: backend.apply_gain(f, table, first, last, out), n, backend)
         return out
     xp = namespace(f)
     table = xp.asarray(gain.astype(np.float32 if f.dtype == xp.complex64 else np.float64))
@@ -293,10 +317,11 @@ def random_phases(f: Any, shell: int, seed: int, half: int, overwrite: bool = Fa
     """
     n = f.shape[0]
     key = np.random.SeedSequence([seed, half]).generate_state(1, np.uint64)[0]
-    circle = shell_sums.unit_circle()
-    if is_numpy(f):
+    backend = backend_of(f)
+    if backend is not None:
         out = f if overwrite else f.copy()
-        each_slab(lambda first, last: shell_sums.randomise_phases(out, shell * shell, key, circle, first, last), n)
+        circle = backend.to_device(shell_sums.unit_circle())
+        each_slab(lambda first, last: backend.randomise_phases(out, shell * shell, key, circle, first, last), n, backend)
         return out
     xp = namespace(f)
-    return shell_sums.randomise_phases_numpy(f, shell * shell, int(key), xp.asarray(circle), xp)
+    return shell_sums.with_random_phases(f, shell * shell, int(key), xp.asarray(shell_sums.unit_circle()), xp)

@@ -9,7 +9,9 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from cryotk.kernels._cuda import Gpu
-from cryotk.kernels.backends import CPU, KERNELS, NUMPY, cuda_backend
+from cryotk.kernels.backends import CPU, KERNELS, NUMPY, backend_of, cuda_backend
+from cryotk.kernels.distance import integer_type
+from cryotk.kernels.shell_sums import unit_circle
 
 F4, I4, I8 = np.float32, np.int32, np.int64
 
@@ -293,6 +295,113 @@ def test_posterior_weights(backend):
     assert np.all(kept[[0, 2, 3, 5]] > 0.999) and np.isneginf(log_sum[[1, 4]]).all()
 
 
+# -- maps ------------------------------------------------------------------------------------------------------------
+
+
+def _transform(n, kind, seed=11):
+    rng = np.random.default_rng(seed)
+    return np.fft.rfftn(rng.normal(size=(n, n, n)), norm="forward").astype(kind), len(np.arange(3 * (n // 2) ** 2 + 1))
+
+
+@pytest.mark.parametrize("kind", [np.complex64, np.complex128])
+@pytest.mark.parametrize("n", [12, 13])
+def test_shells(backend, n, kind):
+    (a, m), (b, _) = _transform(n, kind), _transform(n, kind, 12)
+    shell_of = np.floor(np.sqrt(np.arange(m)) + 0.5).astype(I4)
+    for first, last in ((0, n), (3, 8), (4, 4)):
+        agree(backend, "cross_sums", a, b, shell_of, first, last, np.ones((3, n // 2 + 1)), rtol=1e-12)
+        agree(backend, "amplitude_sums", a, first, last, np.ones(m), rtol=1e-7)
+        gain = np.linspace(0, 2, m).astype(a.real.dtype)
+        agree(backend, "apply_gain", a, gain, first, last, np.full_like(a, 9), rtol=1e-6 if kind == np.complex64 else 1e-14)
+    huge = a.copy()
+    huge[0, 0, 0] = 1e8
+    agree(backend, "amplitude_sums", huge, 0, n, np.zeros(m))
+    agree(backend, "amplitude_sums", 0 * a, 0, n, np.zeros(m))
+
+
+@pytest.mark.parametrize("kind", [np.complex64, np.complex128])
+@pytest.mark.parametrize("n", [12, 13])
+def test_random_phases(backend, n, kind):
+    f, _ = _transform(n, kind)
+    key, circle = np.uint64(0xFEDCBA9876543210), unit_circle()
+    for first, last in ((0, n), (2, 7)):
+        agree(backend, "randomise_phases", f, 9, key, circle, first, last, rtol=5e-7)
+
+
+@pytest.mark.parametrize(("cap", "kind"), [(1, np.uint16), (3, np.uint16), (40, np.uint16), (101, I4)])
+def test_distances(backend, cap, kind):
+    inside = (np.random.default_rng(cap).random((9, 14, 11)) < 0.01).astype(np.uint8)
+    inside[:, :, 5] = 0
+    far = integer_type(cap)[1]
+    assert integer_type(cap)[0] == kind
+    for first, last in ((0, 9), (2, 5)):
+        got = agree(backend, "distance_in_planes", inside, cap, far, first, last, np.full(inside.shape, 7, kind))[-1]
+        agree(backend, "distance_across_planes", got, cap, far, first, last)
+        for table in (np.linspace(0, 1, cap * cap + 2).astype(F4), np.arange(cap + 1, dtype=np.uint8)):
+            agree(backend, "look_up", got, table, first, last, np.full(inside.shape, 3, table.dtype), rtol=1e-7)
+
+
+@pytest.mark.parametrize("point", [(7, 7, 7), (1, 12, 3), (13, 0, 6)])
+def test_windows(backend, point):
+    rng = np.random.default_rng(13)
+    n, q, k_max = 14, 4, 5
+    maps, window = rng.normal(size=(4, n, n, n)).astype(F4), np.ones((9, 9, 9), F4)
+    window[0] = window[-1] = 0
+    agree(backend, "cut_parts", maps, *point, window, np.full((2, 2, 2, 4, q + 1, q + 1, q + 1), 9, F4))
+    values = rng.normal(size=(9, 9, 9)).astype(F4)
+    agree(backend, "add_window", values, window, 0.1, *point, *(np.ones((n, n, n)) for _ in range(3)), rtol=1e-12)
+    f, m = _transform(n, np.complex64)
+    gain = np.linspace(1, 0, m).astype(F4)
+    gain[30:] = 0
+    k = np.arange(n // 2 + 1)
+    turns = [np.exp(2j * np.pi * k * p / n).astype(np.complex64) for p in point]
+    for most in (k_max, n // 2):
+        agree(backend, "coefficients_around", f, gain, most, *turns, np.full((2, 2, *(most + 1,) * 3), 9, np.complex64))
+
+
+@pytest.mark.parametrize("n", [12, 13])
+def test_sums_of_windows(backend, n):
+    rng = np.random.default_rng(14)
+    for begin in (True, False):
+        agree(backend, "add_products", rng.normal(size=(4, 50)).astype(F4), begin, np.ones((6, 50), F4))
+    half = n // 2
+    shell_of = np.floor(np.sqrt(np.arange(3 * half * half + 1)) + 0.5).astype(I4)
+    for first, rows, width in ((0, half + 1, half + 1), (2, 3, 5)):
+        products = rng.normal(size=(6, rows * width, width)).astype(F4)
+        agree(backend, "products_to_shells", products, first, width, n, shell_of, np.ones((half + 1, 6)), rtol=1e-7)
+    parts = (rng.normal(size=(2, 2, 4, 4, 5)) + 1j * rng.normal(size=(2, 2, 4, 4, 5))).astype(np.complex64)
+    parts[1, :, 0] = 0
+    parts[:, 1, :, 0] = 0
+    agree(backend, "join_parts", parts, np.full((7, 7, 5), 9, np.complex64))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(9, 8, 10), (5, 5, 5), (3, 2, 4)])
+def test_rotations(backend, shape, kind):
+    rng = np.random.default_rng(15)
+    volume = rng.normal(size=shape).astype(kind)
+    turns = Rotation.random(3, random_state=0).as_matrix()
+    turns[0] = Rotation.from_euler("z", 90, degrees=True).as_matrix().round() + 0.0
+    tolerance = 1e-6 if kind == np.float32 else 1e-13
+    for first, last in ((0, shape[0]), (1, 2)):
+        agree(backend, "mean_over_rotations", volume, turns, first, last, np.full(shape, 9, kind), rtol=tolerance)
+        offset = np.array([0.3, -0.2, 0.7])
+        agree(backend, "mean_over_rotations_spline", volume, turns, offset, first, last, np.full(shape, 9, kind), rtol=tolerance)
+    for lines in (volume.reshape(1, shape[0], -1), volume, volume.reshape(-1, shape[2], 1)):
+        agree(backend, "spline_filter", lines, rtol=2e-6 if kind == np.float32 else 1e-13)
+
+
+def test_spline_filter_of_long_lines(backend):
+    lines = np.random.default_rng(16).normal(size=(2, 200, 3))
+    agree(backend, "spline_filter", lines, rtol=1e-13)
+
+
 def test_every_kernel_is_tested():
     text = Path(__file__).read_text()
     assert all(f'"{k}"' in text or f'"{k[:-2]}{{dims}}d"' in text for k in KERNELS)
+
+
+def test_backend_of_arrays(cupy):
+    assert backend_of(np.zeros(1)) is CPU
+    assert backend_of(cupy.zeros(1)) is cuda_backend(0)
+    assert backend_of([1.0]) is None

@@ -162,14 +162,14 @@ def test_align_symmetry_finds_the_axes(reference, tmp_path):
     truth = open_volume(reference / "betagal_noisy/truth_map.mrc")
     r = Rotation.from_rotvec([0.5, -1.0, 0.7]).as_matrix()
     turned = shift(rotate(truth, r), (1.5, -1, 0.5))
-    found = ctk.align_symmetry(turned, "D2", working_box=48, n_orientations=200)
+    found = ctk.align_symmetry(turned, "D2", working_box=48)
     assert found.asymmetry < 0.03 < 0.3 < found.asymmetry_before
     assert ctk.fsc(found.volume, ctk.symmetrise(found.volume, "D2"))[:16].min() > 0.97
     # up to the axes that a D2 map may exchange
     assert "rot, tilt, psi" in repr(found) and len(found.angles) == 3
     assert f"before {100 * found.asymmetry_before:.1f} %" in repr(found) and "{" not in repr(found)
     assert open_volume(found.save(tmp_path)).shape == truth.shape
-    done = ctk.align_symmetry(truth, "D2", keep_center=True, apply_symmetry=True, n_orientations=20, working_box=32)
+    done = ctk.align_symmetry(truth, "D2", keep_center=True, apply_symmetry=True, working_box=32)
     assert np.corrcoef(ctk.symmetrise(done.volume, "D2").values.ravel(), done.volume.values.ravel())[0, 1] > 0.9999
     assert ctk.align_symmetry(truth, "C1").asymmetry == pytest.approx(0, abs=1e-9)
 

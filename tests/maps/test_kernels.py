@@ -1,11 +1,15 @@
-"""Compiled kernels of maps and their numpy twins."""
+"""What transforms and kernels of maps mean; the kernels' twins are compared in tests/kernels/test_twins.py."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
+from scipy.ndimage import distance_transform_edt
+from scipy.spatial.transform import Rotation
 
-from cryotk.kernels import distance, local_windows, rotate_volume, shell_sums
+from cryotk.geometry import symmetry_operators
+from cryotk.kernels import distance, rotate_volume, shell_sums
 from cryotk.maps.transform import (
     amplitudes_by_radius,
     apply_gain,
@@ -16,8 +20,8 @@ from cryotk.maps.transform import (
     radii,
     random_phases,
     shell_means,
-    shells_of_radii,
 )
+from cryotk.projection.symmetry_search import spline_coefficients
 
 
 @pytest.fixture(params=[16, 17])
@@ -31,17 +35,13 @@ def test_shell_kernels(transforms):
     n, x, y = transforms
     a, b = forward(x), forward(y)
     np.testing.assert_allclose(a, np.fft.rfftn(x, norm="forward"), atol=1e-7)
-    out = np.zeros((3, n // 2 + 1))
-    shell_sums.cross_sums(a, b, shells_of_radii(n), 3, 11, out)
-    np.testing.assert_allclose(out, shell_sums.cross_sums_numpy(a, b, shells_of_radii(n), 3, 11), rtol=1e-12, atol=1e-20)
-    sums = np.zeros(len(radii(n)))
-    shell_sums.amplitude_sums(a, 2, 9, sums)
-    np.testing.assert_allclose(sums, shell_sums.amplitude_sums_numpy(a, 2, 9, len(sums)), rtol=1e-6)
-    gain = np.linspace(0, 1, len(radii(n))).astype(np.float32)
-    one, two = np.zeros_like(a), np.zeros_like(a)
-    shell_sums.apply_gain(a, gain, 1, 7, one)
-    shell_sums.apply_gain_numpy(a, gain, 1, 7, two)
-    np.testing.assert_allclose(one, two, rtol=1e-6)
+    shells = np.floor(np.sqrt(shell_sums.squared_radius_numpy(n)) + 0.5).astype(int)
+    sums = cross_sums(a, b)
+    for s in (0, 3, n // 2):
+        p, q = a[shells == s].astype(complex), b[shells == s].astype(complex)
+        np.testing.assert_allclose(sums[:, s], [np.vdot(p, q).real, np.vdot(p, p).real, np.vdot(q, q).real], rtol=1e-12)
+    gain = np.linspace(0, 1, len(radii(n)))
+    np.testing.assert_allclose(apply_gain(a, gain), a * gain[shell_sums.squared_radius_numpy(n)], rtol=1e-6)
     k2 = shell_sums.squared_radius_numpy(n)
     amplitude = np.abs(a)[np.floor(np.sqrt(k2) + 0.5) == 3].mean()
     assert shell_means(amplitudes_by_radius(a), n)[3] == pytest.approx(amplitude, rel=1e-6)
@@ -54,7 +54,7 @@ def test_random_phases(transforms):
     g = random_phases(f, 3, 5, 1)
     circle = shell_sums.unit_circle()
     key = np.random.SeedSequence([5, 1]).generate_state(1, np.uint64)[0]
-    np.testing.assert_allclose(g, shell_sums.randomise_phases_numpy(f, 9, int(key), circle), atol=1e-7)
+    np.testing.assert_allclose(g, shell_sums.with_random_phases(f, 9, int(key), circle), atol=1e-7)
     np.testing.assert_allclose(np.abs(g), np.abs(f), rtol=1e-5)
     np.testing.assert_allclose(np.fft.rfftn(np.fft.irfftn(g, s=(n,) * 3)), g, atol=1e-7)
     inside = shell_sums.squared_radius_numpy(n) < 9
@@ -86,50 +86,32 @@ def test_transform_steps(transforms):
 
 @pytest.mark.parametrize("cap", [1, 3, 7, 120])
 def test_distance(cap):
+    """In planes and across them is the distance in space, wherever it is within the cap."""
     inside = np.random.default_rng(cap).random((20, 17, 23)) < 0.01
     kind, far = distance.integer_type(cap)
     out = np.empty(inside.shape, kind)
     distance.distance_in_planes(inside.astype(np.uint8), cap, far, 0, 20, out)
     distance.distance_across_planes(out, cap, far, 0, 17)
-    twin = distance.squared_distance_numpy(inside, cap)
-    near = np.asarray(twin) <= cap * cap
-    np.testing.assert_array_equal(out[near], np.asarray(twin)[near])
+    np.testing.assert_array_equal(out, distance.squared_distance(inside, cap))
+    true = np.rint(distance_transform_edt(~inside) ** 2)
+    near = true <= cap * cap
+    np.testing.assert_array_equal(out[near], true[near])
     assert np.all(out[~near] > cap * cap)
-    looked = np.empty(inside.shape, np.float32)
-    table = np.sqrt(np.arange(cap * cap + 2, dtype=np.float32))
-    distance.look_up(out, table, 0, 20, looked)
-    np.testing.assert_array_equal(looked, table[np.minimum(out, len(table) - 1)])
-
-
-def test_windows():
-    rng = np.random.default_rng(0)
-    maps = rng.normal(size=(4, 14, 14, 14)).astype(np.float32)
-    window = np.ones((9, 9, 9), np.float32)
-    for point in ((7, 7, 7), (1, 12, 3)):
-        out = np.empty((2, 2, 2, 4, 5, 5, 5), np.float32)
-        local_windows.cut_parts(maps, *point, window, out)
-        np.testing.assert_allclose(out, local_windows.cut_parts_numpy(maps, *point, window), atol=1e-5)
-    values = rng.normal(size=(4, 50)).astype(np.float32)
-    one, two = np.empty((6, 50), np.float32), np.empty((6, 50), np.float32)
-    for begin in (True, False):
-        local_windows.add_products(values, begin, one)
-        local_windows.add_products_numpy(values, begin, two)
-        np.testing.assert_allclose(one, two, rtol=1e-6)
 
 
 def test_rotations():
-    from cryotk.geometry import symmetry_operators
-
-    v = np.random.default_rng(0).normal(size=(13, 12, 14)).astype(np.float32)
-    operators = symmetry_operators("D3")
-    out = np.empty_like(v)
+    """The mean over a group is the same at all mates; a spline goes through the voxels."""
+    v = np.random.default_rng(0).normal(size=(13, 13, 13)).astype(np.float32)
+    operators = symmetry_operators("D2")
+    out, spline = np.empty_like(v), np.empty_like(v)
     rotate_volume.mean_over_rotations(v, operators, 0, 13, out)
-    np.testing.assert_allclose(out, rotate_volume.mean_over_rotations_numpy(v, operators), atol=1e-5)
-    score = np.empty(2)
-    n = 12
-    cube = np.random.default_rng(1).normal(size=(n, n, n)).astype(np.float32)
-    places = np.array([[1.0, 2, -1], [0, 0, 3], [2, -2, 2]])
-    rotate_volume.asymmetry(cube, np.stack([np.eye(3), operators[1]]), operators, places, score)
-    samples = np.array([[cube[tuple((np.rint(g @ p)[::-1] + n // 2).astype(int))] for g in symmetry_operators("D2")] for p in places])
-    rotate_volume.asymmetry(cube, np.eye(3)[None], symmetry_operators("D2"), places, score[:1])
-    assert score[0] == pytest.approx(samples.var(axis=1).mean(), rel=1e-6)
+    np.testing.assert_allclose(out, out[::-1, ::-1, :], atol=1e-6)
+    np.testing.assert_allclose(out, rotate_volume.mean_at_rotations(v, operators), atol=1e-5)
+    rotate_volume.mean_over_rotations_spline(spline_coefficients(v), operators, np.zeros(3), 0, 13, spline)
+    np.testing.assert_allclose(spline, out, atol=1e-5)
+    coefficients = ndimage.spline_filter(v.astype(float), 3, mode="mirror")
+    np.testing.assert_allclose(spline_coefficients(v.astype(float)), coefficients, atol=1e-12)
+    r = Rotation.from_rotvec([0.2, 0.5, -0.3]).as_matrix()
+    rotate_volume.mean_over_rotations_spline(coefficients, r[None], np.array([0.5, 0.0, -1.0]), 0, 13, spline)
+    m, centre = r[::-1, ::-1], np.full(3, 6.0)
+    np.testing.assert_allclose(spline, ndimage.affine_transform(v, m, centre + [-1.0, 0, 0.5] - m @ centre, order=3), atol=1e-5)

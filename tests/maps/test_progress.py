@@ -35,7 +35,7 @@ CALLS = {
     "create_mask without a low-pass": lambda h, m, p: ctk.create_mask(m, 0.5, lowpass=None, progress=p),
     "local_resolution": lambda h, m, p: ctk.local_resolution(*h, m, sampling=60, progress=p),
     "symmetrise": lambda h, m, p: ctk.symmetrise(h[0], "D7", progress=p),
-    "align_symmetry": lambda h, m, p: ctk.align_symmetry(h[0], "C2", working_box=32, n_orientations=40, progress=p),
+    "align_symmetry": lambda h, m, p: ctk.align_symmetry(h[0], "C2", working_box=32, progress=p),
 }  # fmt: skip
 
 

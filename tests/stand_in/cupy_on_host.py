@@ -8,6 +8,7 @@ that it is fast.
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import ctypes
 import functools
@@ -90,7 +91,7 @@ class ndarray:
 
     def __init__(self, values):
         if values.base is None:
-            _largest[0] = max(_largest[0], values.nbytes)
+            _largest[0] = builtins.max(_largest[0], values.nbytes)
         if _limit[0] is not None and values.nbytes > _limit[0] and values.base is None:
             _failures[0] += 1
             raise OutOfMemoryError(f"allocating {values.nbytes} bytes")
@@ -106,6 +107,11 @@ class ndarray:
     def __array__(self, *args, **kwargs):
         raise TypeError("Implicit conversion to a NumPy array is not allowed")
 
+    def __array_function__(self, function, types, args, kwargs):
+        # as cupy: numpy's functions (not its ufuncs, here) of device arrays are this module's of the same name
+        mine = globals().get(function.__name__)
+        return NotImplemented if mine is None or function.__module__ != "numpy" else mine(*args, **kwargs)
+
     def __iter__(self):
         raise TypeError("looping over a device array is one transfer per element")
 
@@ -116,6 +122,7 @@ class ndarray:
     nbytes = property(lambda self: self._raw.nbytes)
     flags = property(lambda self: self._raw.flags)
     T = property(lambda self: ndarray(self._a.T))
+    device = property(lambda self: Device(0))
 
     @property
     def real(self):
@@ -153,6 +160,11 @@ class ndarray:
 
     def __setitem__(self, index, value):
         self._a[_index(index)] = _plain(value)
+
+    def view(self, dtype):
+        if not self._a.flags.c_contiguous:
+            raise ValueError("views of another type are of contiguous arrays here")
+        return ndarray(self._a.view(dtype))
 
     def get(self):
         transfers["to_host"] += 1
@@ -250,7 +262,7 @@ def _function(numpy_function):
     @functools.wraps(numpy_function)
     def call(*args, **kwargs):
         def plain(v):
-            if isinstance(v, (list, tuple)) and any(isinstance(x, (ndarray, np.ndarray)) for x in v):
+            if isinstance(v, (list, tuple)) and builtins.any(isinstance(x, (ndarray, np.ndarray)) for x in v):
                 return [_plain(x) for x in v]
             if v is None or isinstance(v, (str, type, np.dtype, tuple, list)):
                 return v
@@ -263,10 +275,40 @@ def _function(numpy_function):
 
 
 for _name in (
-    "empty zeros ones full empty_like zeros_like ones_like arange concatenate stack where cumsum flatnonzero unique searchsorted "
-    "divmod exp log sqrt cos sin floor sign isfinite minimum maximum clip broadcast_to tile matmul abs"
+    "empty zeros ones full empty_like zeros_like ones_like full_like arange concatenate stack where cumsum flatnonzero unique "
+    "searchsorted divmod exp log sqrt cos sin floor sign isfinite isnan minimum maximum clip broadcast_to tile matmul abs real "
+    "imag conj flip roll transpose take reshape sum mean std max min all any argmax sort logical_and logical_or logical_not "
+    "logical_xor expand_dims"
 ).split():  # fmt: skip
     globals()[_name] = _function(getattr(np, _name))
+for _name in (
+    "float32 float64 complex64 complex128 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool_ integer dtype issubdtype "
+    "finfo iinfo pi e inf nan newaxis"
+).split():
+    globals()[_name] = getattr(np, _name)
+round = _function(np.round)
+
+
+def __getattr__(name):
+    """Names that array_api_compat looks for when it is imported; whoever calls one learns that it is not there."""
+    if name.startswith("__"):
+        raise AttributeError(name)
+
+    def missing(*args, **kwargs):
+        raise NotImplementedError(f"the stand-in has no {name}")
+
+    missing.__name__ = name
+    return missing
+
+
+def result_type(*values):
+    """As numpy's."""
+    return np.result_type(*(v._a if isinstance(v, ndarray) else v for v in values))
+
+
+def astype(a, dtype, copy=True):
+    """As numpy's."""
+    return a.astype(dtype, copy=copy)
 
 
 def argsort(a):
@@ -299,7 +341,23 @@ def asnumpy(a):
     return a.get() if isinstance(a, ndarray) else np.asarray(a)
 
 
-fft = types.SimpleNamespace(rfft2=lambda a: ndarray(scipy.fft.rfft2(_plain(a), workers=1)))
+def array(a, dtype=None, copy=True):
+    """To the "device", as a copy."""
+    out = asarray(a, dtype)
+    return out.copy() if copy and out is a else out
+
+
+fft = types.ModuleType("cupy.fft")
+fft.rfft2 = lambda a: ndarray(scipy.fft.rfft2(_plain(a), workers=1))
+fft.rfftn = lambda a, s=None, axes=None, norm=None: ndarray(scipy.fft.rfftn(_plain(a), s, axes, norm, workers=1))
+fft.irfftn = lambda a, s=None, axes=None, norm=None: ndarray(scipy.fft.irfftn(_plain(a), s, axes, norm, workers=1))
+for _name in "fft ifft fftn ifftn rfft irfft hfft ihfft fftfreq rfftfreq fftshift ifftshift".split():
+    setattr(fft, _name, __getattr__(f"fft.{_name}"))
+linalg = types.ModuleType("cupy.linalg")
+for _name in (
+    "lstsq eigvals eig eigh cond multi_dot tensorinv tensorsolve matrix_power cholesky matrix_rank pinv svd qr solve inv det slogdet eigh eigvalsh norm cross outer matmul tensordot diagonal trace"
+).split():
+    setattr(linalg, _name, __getattr__(f"linalg.{_name}"))
 
 
 class Device:
@@ -334,6 +392,10 @@ cuda = types.SimpleNamespace(
 )
 
 
+cuda_device = types.ModuleType("cupy.cuda.device")
+cuda_device.Device = Device
+
+
 def get_default_memory_pool():
     """A pool that holds nothing."""
     return types.SimpleNamespace(free_all_blocks=lambda: None)
@@ -343,9 +405,9 @@ def get_default_memory_pool():
 
 _POINTERS = {
     "float": "float32", "double": "float64", "int": "int32", "long long": "int64", "float2": "complex64", "double2": "complex128",
-    "unsigned char": "uint8",
+    "unsigned char": "uint8", "unsigned short": "uint16",
 }  # fmt: skip
-_SCALARS = {"int": "int32", "long long": "int64", "float": "float32", "double": "float64"}
+_SCALARS = {"int": "int32", "long long": "int64", "unsigned long long": "uint64", "float": "float32", "double": "float64"}
 _KERNEL = re.compile(r'extern "C" __global__ void (\w+)\(([^)]*)\)')
 _GUARD = 512
 # one "stream"
@@ -417,7 +479,7 @@ class RawModule:
             values[i] = ctypes.cast(ctypes.pointer(box), ctypes.c_void_p)
         if len(block) != 1 or not 0 < block[0] <= 1024:
             raise ValueError(f"{name}: block {block}")
-        if len(grid) > 1 and max(grid[1:]) > 65535:
+        if len(grid) > 1 and builtins.max(grid[1:]) > 65535:
             raise ValueError(f"{name}: grid {grid}")
         sizes = (ctypes.c_uint * 3)(*(tuple(grid) + (1, 1))[:3])
         with _running:
@@ -450,3 +512,7 @@ def _compile(compiler, source):
             raise RuntimeError(done.stderr[:4000])
         made.replace(library)
     return ctypes.CDLL(str(library))
+
+
+submodules = {"cupy.fft": fft, "cupy.linalg": linalg, "cupy.cuda.device": cuda_device}
+"""To be found in ``sys.modules``."""
