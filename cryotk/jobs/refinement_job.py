@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from cryotk.data import Convergence, Iteration, RefinementModel, open_particles
-from cryotk.errors import DataWarning, SettingsError
+from cryotk.errors import DataError, DataWarning, SettingsError
 from cryotk.execution.device import resolve_device
 from cryotk.jobs.bookkeeping import assignments_dataset
 from cryotk.jobs.iterative import IterativeJob
@@ -53,10 +53,25 @@ class RefinementJob(PosteriorMixin, IterativeJob):
             raise SettingsError(
                 f"mask_diameter = {diameter:g} Å is larger than the box, {optics.box_size * optics.pixel_size:.0f} Å"
             )
+        self._check_offsets()
         k = getattr(self.settings, "n_classes", 1)
         if k > self.data.n:
             raise SettingsError(f"n_classes = {k} for {self.data.n} particles: use at most one class per particle")
         self._state = Particles(self.data.poses.copy(), self.data.shifts.copy(), self.data.norm.copy())
+
+    def _check_offsets(self) -> None:
+        """Offsets that move particles out of their boxes."""
+        optics, reach = self.data.optics[0], self.settings.offset_range_px
+        limit = optics.box_size / 2
+        if reach > limit:
+            raise SettingsError(f"offset_range_px = {reach:g} moves particles out of a box of {optics.box_size} pixels")
+        far = np.nonzero(np.abs(self.data.shifts).max(1) > limit * optics.pixel_size)[0]
+        if len(far):
+            i = int(far[0])
+            raise DataError(
+                f"particle {i + 1} has an offset of {np.abs(self.data.shifts[i]).max():.0f} Å, beyond its box: extract it again "
+                "around its centre, or remove it"
+            )
 
     @property
     def source(self) -> str:
@@ -97,6 +112,7 @@ class RefinementJob(PosteriorMixin, IterativeJob):
 
     def _maximization(self, e: Expectation) -> Iteration:
         previous, clock = self.current, time.perf_counter()
+        _some_usable(e, previous.number + 1)
         model, norm, convergence, own = self._maximize(e)
         if e.flagged.any():
             warnings.warn(
@@ -296,6 +312,19 @@ class RefinementJob(PosteriorMixin, IterativeJob):
     @property
     def _status(self) -> str:
         return "running" if self.running else ("not started" if not self.iterations else f"iteration {self.iteration}")
+
+
+def _some_usable(e: Expectation, number: int) -> None:
+    """Refuse an expectation that says nothing of any particle, or of one half-set."""
+    for half, part in enumerate(e.parts or [e], start=1):
+        rows = getattr(part, "batch", part.context.rows)
+        flagged = part.flagged if rows is None else part.flagged[rows]
+        if len(flagged) and flagged.all():
+            of = f" of half-set {half}" if e.parts else ""
+            raise DataError(
+                f"iteration {number}: none of the {len(flagged)} particles{of} can be used: their images are empty, the same "
+                "everywhere or not finite, or no pose is likely; look at particles.cryo.view()"
+            )
 
 
 def _image_key(name: object) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import scipy.fft
 
+from cryotk.errors import DataError
 from cryotk.fourier import lowpass
 from cryotk.geometry import euler_to_matrix, symmetry_operators
 from cryotk.jobs.particle_set import ParticleSet
 from cryotk.jobs.updates import round_int
 from cryotk.likelihood.lattice import Lattice
-from cryotk.likelihood.prepare import ImagePreparation, particle_mask
+from cryotk.likelihood.prepare import ImagePreparation, particle_mask, without_variance
 from cryotk.likelihood.references import SliceMaker, group_transform
 from cryotk.projection import Accumulator, wiener_reconstruct
 
@@ -32,7 +33,7 @@ def _first_rows(data: ParticleSet, group: int, limit: int) -> np.ndarray:
 
 def _usable(images: np.ndarray) -> np.ndarray:
     flat = images.reshape(len(images), -1)
-    return np.isfinite(flat).all(1) & (np.abs(flat).max(1) > 0)
+    return np.isfinite(flat).all(1) & ~without_variance(images)
 
 
 def initial_noise(data: ParticleSet, box: int, pixel_size: float, mask_diameter: float, zero_mask: bool) -> np.ndarray:
@@ -71,7 +72,12 @@ def initial_noise(data: ParticleSet, box: int, pixel_size: float, mask_diameter:
             spectra[g] += np.bincount(shell[inside], power[inside], minlength=n_shells)
             mean_image += f.sum(0)
             counts[g] += len(x)
-    mean_image /= max(counts.sum(), 1)
+    if not counts.any():
+        raise DataError(
+            f"none of the first {min(N_NOISE, data.n)} particles has an image that can be used: they are empty, the same everywhere or "
+            "not finite; look at particles.cryo.view() and at the paths in the STAR file"
+        )
+    mean_image /= counts.sum()
     mean_power = np.bincount(shell[inside], (np.abs(mean_image) ** 2)[inside], minlength=n_shells) / per_shell / 2
     for g in range(len(spectra)):
         if counts[g] > 0:

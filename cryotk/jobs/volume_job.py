@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from cryotk.data import Convergence, Iteration, RefinementModel, SamplingSettings
-from cryotk.errors import DataError, SettingsError
+from cryotk.errors import SettingsError
 from cryotk.fourier import lowpass, lowpass_gain, shell_index
 from cryotk.geometry import directions, relaxation_operators
 from cryotk.jobs.auto_sampling import angular_step
@@ -82,18 +82,6 @@ class VolumeJob(RefinementJob):
         optics = self.data.optics[0]
         if self.settings.relax_symmetry is not None:
             self._check_relaxation()
-        limit = optics.box_size / 2
-        if self.settings.offset_range_px > limit:
-            raise SettingsError(
-                f"offset_range_px = {self.settings.offset_range_px:g} moves particles out of a box of {optics.box_size} pixels"
-            )
-        far = np.abs(self.data.shifts).max(1) > limit * optics.pixel_size
-        if far.any():
-            i = int(np.nonzero(far)[0][0])
-            raise DataError(
-                f"particle {i + 1} has an offset of {np.abs(self.data.shifts[i]).max():.0f} Å, beyond its box: extract it again "
-                "around its centre, or remove it"
-            )
         missing_reference(references)
         self._references_given = references
         self._mask = open_mask(mask, optics.box_size, optics.pixel_size)

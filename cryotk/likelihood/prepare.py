@@ -36,6 +36,16 @@ def particle_mask(box: int, radius_px: float, edge_px: float = MASK_EDGE_PX, dim
     return np.where(r < radius_px, 1.0, np.where(r > radius_px + edge_px, 0.0, 1.0 - outside)).astype(np.float32)
 
 
+def without_variance(images: np.ndarray) -> np.ndarray:
+    """(n,) bool: images whose pixels are all the same."""
+    flat = images.reshape(len(images), -1)
+    # three pixels tell most images apart
+    out = (flat[:, 0] == flat[:, -1]) & (flat[:, 0] == flat[:, flat.shape[1] // 2])
+    some = np.nonzero(out)[0]
+    out[some] = (flat[some] == flat[some, :1]).all(1)
+    return np.asarray(out)
+
+
 @dataclass
 class ParticleColumns:
     """The per-image numbers the likelihood needs, as plain arrays over all images of a data set."""
@@ -274,7 +284,7 @@ class ImagePreparation:
             unmasked, masked, powers,
         )  # fmt: skip
         power = backend.to_host(powers)
-        usable = np.isfinite(power) & (power > 0)
+        usable = np.isfinite(power) & (power > 0) & ~without_variance(images)
         if not usable.all():
             bad = there(np.nonzero(~usable)[0])
             unmasked[bad] = 0
