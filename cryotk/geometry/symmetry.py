@@ -184,6 +184,9 @@ def directions(order: int, symmetry: str = "C1", limit_tilt: float | None = None
         rot, tilt = rot[keep], tilt[keep]
     family, n = parse_symmetry(symmetry)
     keep = _in_unit(family, n, rot, tilt)
+    if not keep.any():
+        # a unit smaller than the grid's cells: one direction of each set of mates, wherever it lies
+        keep[:] = True
     rot, tilt = rot[keep], tilt[keep]
     if len(rot) >= 4000 or (family == "C" and n == 1):
         return rot, tilt

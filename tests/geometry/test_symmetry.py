@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from cryotk.errors import SettingsError
-from cryotk.geometry import directions, euler_to_matrix, parse_symmetry, symmetry_operators
+from cryotk.geometry import directions, euler_to_matrix, healpix, parse_symmetry, symmetry_operators
 from cryotk.io.star import read_star
 
 ORDERS = {"C1": 1, "C3": 3, "C7": 7, "D1": 2, "D2": 4, "D7": 14, "T": 12, "O": 24, "I": 60, "I1": 60, "I2": 60, "I3": 60, "I4": 60}
@@ -75,6 +75,19 @@ def test_directions_of_relion_5(shared, folder):
     rot, tilt = directions(int(value["rlnHealpixOrder"]), str(value["rlnSymmetryGroup"]))
     assert np.abs(rot - np.asarray(table.columns["rlnAngleRot"], float)).max() < 2e-6
     assert np.abs(tilt - np.asarray(table.columns["rlnAngleTilt"], float)).max() < 2e-6
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+@pytest.mark.parametrize("name", ["T", "O", "I1", "I2", "I3", "I4"])
+def test_a_coarse_grid_has_directions_in_every_unit(name, order):
+    """Where the unit is smaller than a cell of the grid, its mates are: every direction has a near one."""
+    rot, tilt = directions(order, name)
+    assert len(rot) >= 1
+    everywhere = np.stack(healpix.pixel_to_angles(2, np.arange(192)), -1)
+    axes = [euler_to_matrix(a[:, 0], a[:, 1], 0 * a[:, 0])[:, 2] for a in (np.stack([rot, tilt], -1), everywhere)]
+    mates = np.einsum("nij,dj->ndi", symmetry_operators(name), axes[0]).reshape(-1, 3)
+    nearest = np.degrees(np.arccos(np.clip((axes[1] @ mates.T).max(1), -1, 1)))
+    assert nearest.max() < 1.6 * 58.6 / 2**order
 
 
 @pytest.mark.parametrize("name", ["C1", "C4", "D2", "D7", "T", "O", "I1", "I2", "I3", "I4"])
