@@ -52,7 +52,8 @@ def work(context):
 def measure(particles, k, device, mask_diameter, gemm=8192, more=None):
     """Print the table; returns {pass: particles per second}."""
     import cryotk as ctk
-    from cryotk.jobs.step import cut_blocks, run_expectation
+    from cryotk.jobs.blocks import cut_blocks
+    from cryotk.jobs.step import run_expectation
 
     job = ctk.Class2D(particles, k, mask_diameter=mask_diameter, seed=1, device=device, **(more or {}))
     job.run(2, progress=False)  # compiles, and classes begin to differ

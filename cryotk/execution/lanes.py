@@ -1,23 +1,24 @@
 """Blocks of work in lanes: the same bits for any number of threads or workers.
 
-Particles are cut into blocks in a fixed order; a lane is a fixed list of blocks done one after the other; the lanes'
-results are added in a fixed tree. How many threads or dask workers run the lanes does not enter the arithmetic.
+Particles are cut into blocks in a fixed order; a lane is a fixed list of blocks whose results are added one after the other; the
+lanes' results are added in a fixed order. How many threads or dask workers run the lanes does not enter the arithmetic.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 import numpy as np
 
 from cryotk.errors import ExecutionError
 
-__all__ = ["Stopped", "cut_lanes", "default_threads", "run_lanes", "tree_sum", "use"]
+__all__ = ["Stopped", "Turns", "cut_lanes", "default_threads", "each_lane", "in_turns", "on_cluster", "run_lanes", "tree_sum", "use"]
 
+S = TypeVar("S")
 T = TypeVar("T")
 _client: Any = None
 
@@ -30,6 +31,11 @@ def use(client: Any) -> None:
     """Send lanes to a ``dask.distributed`` client from now on; ``None`` goes back to threads."""
     global _client
     _client = client
+
+
+def on_cluster() -> bool:
+    """Whether lanes go to a dask cluster."""
+    return _client is not None
 
 
 def default_threads() -> int:
@@ -79,18 +85,42 @@ def run_lanes(
     on_block : callable, optional
         Called with the number of particles of each finished block.
     """
+    return list(each_lane(function, context, lanes, threads=threads, stop=stop, on_block=on_block))
+
+
+def each_lane(
+    function: Callable[..., T],
+    context: Any,
+    lanes: Sequence[Any],
+    *,
+    threads: int | None = None,
+    stop: threading.Event | None = None,
+    on_block: Callable[[int], None] | None = None,
+) -> Generator[T, None, None]:
+    """Run lanes as :func:`run_lanes` does and give each result as soon as its turn comes.
+
+    With threads, no more lanes are under way or waiting for their turn than there are threads: a caller that adds up what comes
+    holds one result more than that.
+    """
     if _client is not None:
-        return _run_distributed(function, context, lanes, stop, on_block)
+        yield from _run_distributed(function, context, lanes, stop, on_block)
+        return
     from threadpoolctl import threadpool_limits
 
     n = min(threads or default_threads(), len(lanes))
     with threadpool_limits(1):
         if n <= 1:
-            return [function(context, lane, stop, on_block) for lane in lanes]
+            for lane in lanes:
+                yield function(context, lane, stop, on_block)
+            return
         with ThreadPoolExecutor(n, thread_name_prefix="cryotk-lane") as pool:
-            futures = [pool.submit(function, context, lane, stop, on_block) for lane in lanes]
+            futures: list[Future[T]] = []
             try:
-                return [f.result() for f in futures]
+                for i in range(len(lanes)):
+                    while len(futures) < min(n, len(lanes) - i):
+                        futures.append(pool.submit(function, context, lanes[i + len(futures)], stop, on_block))
+                    # popped before it is handed on: nothing here holds a result that the caller is done with
+                    yield futures.pop(0).result()
             except BaseException:
                 if stop is not None:
                     stop.set()
@@ -98,6 +128,82 @@ def run_lanes(
                     f.cancel()
                 wait(futures)
                 raise
+
+
+class Turns:
+    """Lets threads that work on blocks side by side add their results in the order of the blocks."""
+
+    def __init__(self) -> None:
+        self._next, self._broken, self._changed = 0, False, threading.Condition()
+
+    def wait(self, i: int) -> None:
+        """Wait until all before block ``i`` have been added; raise :class:`Stopped` when one of them failed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._next == i or self._broken)
+            if self._broken:
+                raise Stopped
+
+    def done(self, i: int) -> None:
+        """Block ``i`` has been added."""
+        with self._changed:
+            self._next = i + 1
+            self._changed.notify_all()
+
+    def fail(self) -> None:
+        """A block failed: nobody waits any longer."""
+        with self._changed:
+            self._broken = True
+            self._changed.notify_all()
+
+
+def in_turns(work: Callable[[S, Callable[[], None]], T], items: Iterable[S], threads: int) -> list[T]:
+    """Do a lane's blocks in several threads that add their results in turn.
+
+    Parameters
+    ----------
+    work : callable
+        ``work(item, ready)`` calls ``ready()`` before it changes what blocks share: it returns when all earlier blocks are done.
+    items : iterable
+        Asked for one at a time, in order.
+    threads : int
+    """
+    coming, lock, turns, results = iter(enumerate(items)), threading.Lock(), Turns(), {}
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            while True:
+                with lock:
+                    i, item = next(coming, (-1, None))
+                if i < 0:
+                    return
+
+                def ready(i: int = i) -> None:
+                    turns.wait(i)
+
+                results[i] = work(item, ready)  # type: ignore[arg-type]
+                del item
+                turns.wait(i)
+                turns.done(i)
+        except BaseException as error:
+            # those that only waited for the one that failed come later
+            failure.append(error)
+            turns.fail()
+
+    helpers = [threading.Thread(target=run, name="cryotk-block", daemon=True) for _ in range(threads - 1)]
+    for h in helpers:
+        h.start()
+    try:
+        run()
+        for h in helpers:
+            h.join()
+    except BaseException:
+        # an interrupt while waiting for the others
+        turns.fail()
+        raise
+    if failure:
+        raise failure[0]
+    return [results[i] for i in range(len(results))]
 
 
 MAX_TRIES = 3
@@ -117,7 +223,7 @@ def _share(client: Any, context: Any) -> Any:
 def _run_distributed(
     function: Callable[..., T], context: Any, lanes: Sequence[Any], stop: threading.Event | None,
     on_block: Callable[[int], None] | None,
-) -> list[T]:
+) -> Generator[T, None, None]:
     """Lanes as tasks of a cluster.
 
     The scheduler repeats the lanes of a worker that dies; when the worker took the shared context with it, the context and the
@@ -125,6 +231,7 @@ def _run_distributed(
     """
     client = _client
     results: dict[int, T] = {}
+    finished, given = set[int](), 0
     failure: tuple[int, BaseException | None] | None = None
     for _ in range(MAX_TRIES):
         shared = _share(client, context)
@@ -132,7 +239,7 @@ def _run_distributed(
         futures = {
             i: client.submit(_on_worker, function, shared, lane, pure=False, retries=2)
             for i, lane in enumerate(lanes)
-            if i not in results
+            if i not in finished
         }
         failure = None
         while futures:
@@ -148,8 +255,12 @@ def _run_distributed(
                     except Exception as lost:
                         failure = (i, lost)
                         continue
+                    finished.add(i)
                     if on_block is not None:
                         on_block(sum(len(b) if hasattr(b, "__len__") else 1 for b in lanes[i]))
+                    while given in results:
+                        yield results.pop(given)
+                        given += 1
                     continue
                 error = future.exception() if future.status == "error" else None
                 if error is not None and type(error).__name__ != "KilledWorker":
@@ -159,7 +270,7 @@ def _run_distributed(
             if futures:
                 threading.Event().wait(0.02)
         if failure is None:
-            return [results[i] for i in range(len(lanes))]
+            return
     lane, cause = failure or (0, None)
     raise ExecutionError(
         f"lane {lane + 1} of {len(lanes)} did not finish in {MAX_TRIES} tries: its dask workers died, which most often means that "

@@ -124,7 +124,7 @@ BASE_BYTES = 380_000_000
 def estimate_resources(job: Any) -> dict[str, float]:
     """Peak memory of the process and disk in bytes, time in seconds, of one iteration of 2D classification at the current size."""
     from cryotk.execution.lanes import default_threads
-    from cryotk.jobs.step import MAX_LANES_2D, block_size
+    from cryotk.jobs.blocks import MAX_LANES_2D, block_size
     from cryotk.kernels.backends import CPU
 
     s, data = job.settings, job.data

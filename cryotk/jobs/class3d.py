@@ -186,7 +186,13 @@ class Class3D(VolumeJob):
 
     def _expectation(self, on_block: Callable[[int], None]) -> Expectation:
         if not self._alike():
-            return super()._expectation(on_block)
+            clock = time.perf_counter()
+            context = self._context()
+            self._forget_references()
+            e = run_expectation(context, threads=self.threads, stop=self._stop, on_block=on_block)
+            context.release()
+            e.seconds["total"] = time.perf_counter() - clock
+            return e
         clock = time.perf_counter()
         context = self._context()
         k = self.settings.n_classes
@@ -205,6 +211,7 @@ class Class3D(VolumeJob):
             parts.append(e)
             done.append(i)
         sums = stack_classes([e.sums for e in parts], done, k)
+        context.release()
         merged = merge_expectations(parts, sums, context)
         merged.seconds["total"] = time.perf_counter() - clock
         return merged

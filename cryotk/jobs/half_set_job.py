@@ -91,25 +91,30 @@ class HalfSetJob(VolumeJob):
 
     # -- one iteration -------------------------------------------------------------------------------------------
 
-    def _contexts(self) -> list[StepContext]:
-        """One context for each half-set."""
+    def _context_of(self, half: int) -> StepContext:
         plan = self.plan()
         kind = CorrelationContext if plan.correlation else StepContext
-        return [
-            kind(
-                model, plan.sampling, self.step_settings(), self.data, self._state, plan.size, plan.coarse_step,
-                list(plan.references) if half == 1 else [], rows=self._rows(half), origin=self.current.model,
-            )
-            for half, model in zip((1, 2), plan.models, strict=True)
-        ]
+        return kind(
+            plan.models[half - 1], plan.sampling, self.step_settings(), self.data, self._state, plan.size, plan.coarse_step,
+            list(plan.references) if half == 1 else [], rows=self._rows(half), origin=self.current.model,
+        )  # fmt: skip
+
+    def _contexts(self) -> list[StepContext]:
+        """One context for each half-set."""
+        return [self._context_of(1), self._context_of(2)]
 
     def _context(self) -> StepContext:
-        return self._contexts()[0]
+        return self._context_of(1)
 
     def _expectation(self, on_block: Callable[[int], None]) -> Expectation:
         clock = time.perf_counter()
-        # one after the other: the transforms of one half are in memory at a time
-        parts = [run_expectation(c, threads=self.threads, stop=self._stop, on_block=on_block) for c in self._contexts()]
+        parts = []
+        for half in (1, 2):
+            # one after the other: the transforms and tables of one half are in memory at a time
+            context = self._context_of(half)
+            self._forget_references()
+            parts.append(run_expectation(context, threads=self.threads, stop=self._stop, on_block=on_block))
+            context.release()
         e = merge_expectations(parts, parts[0].sums, parts[0].context)
         e.parts = parts
         e.seconds["total"] = time.perf_counter() - clock

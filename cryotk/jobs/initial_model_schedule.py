@@ -104,7 +104,7 @@ def estimate_batch(
         Coarse samples per particle that are looked at closely.
     """
     from cryotk.execution.lanes import default_threads
-    from cryotk.jobs.step import block_size
+    from cryotk.jobs.blocks import block_size
     from cryotk.jobs.vdam_step import LANE_PARTICLES, SLOT_BYTES
 
     k, pixels = s.n_classes, 0.4 * size * size

@@ -14,7 +14,6 @@ from cryotk.jobs.step import Expectation
 from cryotk.jobs.updates import (
     centre_of_mass_shift,
     class_resolution_shells,
-    reference_power,
     shift_bilinear,
     update_class_distribution,
     update_noise,
@@ -84,7 +83,7 @@ def maximize(
     if mask is None:
         mask = particle_mask(n, settings.mask_diameter / (2 * old.pixel_size), dims=3 if old.is_3d else 2)
     for k in range(k_classes):
-        tau2[k] = reference_power(context.references[k], n_shells)
+        tau2[k] = context.reference_power[k]
         if sums.class_weight[k] <= 0:
             # an empty class shows nothing, rather than an image of the past
             references[k] = 0

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,10 +15,10 @@ from cryotk.data.refinement import RefinementModel, SamplingSettings
 from cryotk.data.source import read_ahead
 from cryotk.errors import SettingsError
 from cryotk.execution.device import Lane, device_backend, devices_of, on_devices
-from cryotk.execution.lanes import Stopped, cut_lanes, run_lanes, tree_sum
-from cryotk.geometry import euler_to_matrix, healpix, symmetry_operators
+from cryotk.execution.lanes import Stopped, cut_lanes, default_threads, each_lane, in_turns, on_cluster
+from cryotk.jobs.blocks import MAX_LANES_2D, MAX_LANES_3D, cut_blocks, lanes_at_once
 from cryotk.jobs.particle_set import ParticleSet
-from cryotk.jobs.updates import coarse_window, image_window
+from cryotk.jobs.updates import coarse_window, image_window, reference_power
 from cryotk.kernels.backends import CPU, Backend
 from cryotk.likelihood.expectation import ExpectationOptions, ExpectationStep
 from cryotk.likelihood.posterior import BlockPosterior
@@ -28,9 +28,6 @@ from cryotk.likelihood.sums import Sums
 from cryotk.projection import FourierReference
 
 __all__ = ["Expectation", "Particles", "StepContext", "StepSettings", "merge_expectations", "run_expectation"]
-
-MAX_LANES_2D, MAX_LANES_3D = 8, 4
-
 
 @dataclass(frozen=True)
 class StepSettings:
@@ -96,6 +93,18 @@ class StepContext:
         self.__dict__.update(state)
         self._lock = threading.Lock()
         self._others = {}
+
+    @cached_property
+    def reference_power(self) -> np.ndarray:
+        """(K, S) prior power of the references."""
+        return np.stack([reference_power(r, self.model.box_size // 2 + 1) for r in self.references])
+
+    def release(self) -> None:
+        """Give up the references' transforms and the tables after the expectation; what the maximisation needs stays."""
+        _ = self.reference_power
+        self.references = []
+        self._others = {}
+        self.__dict__.pop("step", None)
 
     @property
     def local(self) -> bool:
@@ -225,70 +234,17 @@ class Expectation:
     """Of half-sets: one each, whose sums count; ``sums`` is then the first's."""
 
 
-SAMPLE_BYTES = 128_000_000
-"""Weights of all fine samples of a block: at a random start nearly all of them count."""
-
-
-def block_size(n: int, pixels: int, backend: Backend = CPU, samples: int = 0) -> int:
-    """Particles of a block: bounded memory, at least four blocks; depends only on data set, settings and kind of device.
-
-    ``samples`` are the fine samples that one particle may have at most, where they may all count at once.
-    """
-    by_memory = max(16, backend.block_bytes // (72 * max(pixels, 1)))
-    by_samples = max(16, SAMPLE_BYTES // (4 * max(samples, 1)))
-    return int(max(1, min(backend.max_block, by_memory, by_samples, -(-n // 4))))
-
-
-def fine_samples_2d(context: StepContext) -> int:
-    """Fine samples of a particle when all of the coarse grid counts; 0 for maps, of which few count at any time."""
-    s = context.sampling
-    if context.model.is_3d or not context.settings.align:
-        return 0
-    return context.model.n_classes * s.n_psi * s.n_children * len(s.fine_offsets)
-
-
-SORTED_TOGETHER = 4096
-"""Particles that are put in order of direction at a time: more would scatter reads over all stacks."""
-
-
-def _neighbours_together(rows: np.ndarray, poses: np.ndarray, symmetry: str) -> np.ndarray:
-    """Rows in an order in which particles of like directions follow each other: what they read and add to lies together."""
-    matrices = euler_to_matrix(*poses.T)[:, None] @ symmetry_operators(symmetry)[None]
-    axes = matrices[:, :, 2]
-    rot = np.degrees(np.arctan2(axes[..., 1], axes[..., 0]))
-    tilt = np.degrees(np.arccos(np.clip(axes[..., 2], -1, 1)))
-    # of all mates the same one for neighbours: that with the lowest pixel
-    pixel = healpix.angles_to_pixel(3, rot.ravel(), tilt.ravel()).reshape(rot.shape).min(1)
-    chunk = np.arange(len(rows)) // SORTED_TOGETHER
-    return rows[np.lexsort((pixel, chunk))]
-
-
-def cut_blocks(context: StepContext) -> list[np.ndarray]:
-    """Particles in blocks of one optics group, in the order of the table."""
-    everyone = np.arange(context.data.n) if context.rows is None else context.rows
-    group = context.data.group_of_particle()[everyone]
-    size = context.size
-    out = []
-    for g in range(len(context.data.optics)):
-        rows = everyone[group == g]
-        if context.local or (context.model.is_3d and not context.settings.align):
-            symmetry = context.settings.relax_symmetry or context.sampling_settings.symmetry
-            rows = _neighbours_together(rows, context.state.poses[rows], symmetry)
-        per = block_size(len(everyone), int(0.4 * size * size) + 1, context.backend, fine_samples_2d(context))
-        out += [rows[i : i + per] for i in range(0, len(rows), per)]
-    return out
-
-
 def run_lane(
-    context: StepContext, blocks: list[np.ndarray], stop: threading.Event | None, on_block: Callable[[int], None] | None
+    context: StepContext, blocks: list[np.ndarray], stop: threading.Event | None, on_block: Callable[[int], None] | None,
+    threads: int = 1,
 ) -> tuple[Sums, list[Any]]:
-    """Do the blocks of one lane one after the other, on the lane's device."""
+    """Do the blocks of one lane on its device; ``threads`` of them side by side, added one after the other."""
     if isinstance(blocks, Lane):
         context = context.on(blocks.device)
     backend = context.backend
     try:
         with backend.turn(), backend.use():
-            return _do_lane(context, blocks, stop, on_block)
+            return _do_lane(context, blocks, stop, on_block, threads)
     except backend.out_of_memory:
         raise SettingsError(
             f"{backend.name}: its memory is too small for the tables of this iteration and one particle; use device='cpu', "
@@ -297,25 +253,36 @@ def run_lane(
 
 
 def _do_lane(
-    context: StepContext, blocks: list[np.ndarray], stop: threading.Event | None, on_block: Callable[[int], None] | None
+    context: StepContext, blocks: list[np.ndarray], stop: threading.Event | None, on_block: Callable[[int], None] | None,
+    threads: int,
 ) -> tuple[Sums, list[Any]]:
     with context._lock:
         step = context.step
     sums = step.empty_sums(len(context.data.group_names))
-    results = []
-    for particles, pixels in zip(blocks, read_ahead(context.pixels, blocks), strict=True):
+
+    def work(item: tuple[np.ndarray, np.ndarray], ready: Callable[[], None] | None) -> list[Any]:
+        particles, pixels = item
         if stop is not None and stop.is_set():
             raise Stopped
-        results += _fitting(context, step, sums, particles, pixels)
+        found = _fitting(context, step, sums, particles, pixels, ready)
         if on_block is not None:
             on_block(len(particles))
-    return step.on_host(sums), results
+        return found
+
+    coming = zip(blocks, read_ahead(context.pixels, blocks), strict=True)
+    found = [work(item, None) for item in coming] if threads <= 1 else in_turns(work, coming, threads)
+    return step.on_host(sums), [r for some in found for r in some]
 
 
-def _fitting(context: StepContext, step: ExpectationStep, sums: Sums, particles: np.ndarray, pixels: np.ndarray) -> list[Any]:
+Ready = Callable[[], None] | None
+
+
+def _fitting(
+    context: StepContext, step: ExpectationStep, sums: Sums, particles: np.ndarray, pixels: np.ndarray, ready: Ready
+) -> list[Any]:
     """Do one block, in halves where the device's memory is too small for it."""
     try:
-        return [_do_block(context, step, sums, particles, pixels)]
+        return [_do_block(context, step, sums, particles, pixels, ready)]
     except step.backend.out_of_memory:
         if len(particles) == 1:
             raise
@@ -323,12 +290,14 @@ def _fitting(context: StepContext, step: ExpectationStep, sums: Sums, particles:
     half = len(particles) // 2
     first = len(context.data.images_of(particles[:half])[0])
     return [
-        *_fitting(context, step, sums, particles[:half], pixels[:first]),
-        *_fitting(context, step, sums, particles[half:], pixels[first:]),
+        *_fitting(context, step, sums, particles[:half], pixels[:first], ready),
+        *_fitting(context, step, sums, particles[half:], pixels[first:], ready),
     ]
 
 
-def _do_block(context: StepContext, step: ExpectationStep, sums: Sums, particles: np.ndarray, pixels: np.ndarray) -> tuple[Any, np.ndarray]:
+def _do_block(
+    context: StepContext, step: ExpectationStep, sums: Sums, particles: np.ndarray, pixels: np.ndarray, ready: Ready
+) -> tuple[Any, np.ndarray]:
     clock = time.perf_counter()
     block = context.prepare(particles, pixels)
     step._lap("prepare", clock)
@@ -336,7 +305,8 @@ def _do_block(context: StepContext, step: ExpectationStep, sums: Sums, particles
     post = context.posterior(block)
     result = step.result(block, post, poses)
     norm = context.state.norm[block.images]
-    step.accumulate(sums, block, post, result, norm, context.model.norm_average, context.data.columns.scale_group[block.images])
+    groups = context.data.columns.scale_group[block.images]
+    step.accumulate(sums, block, post, result, norm, context.model.norm_average, groups, ready)
     return result, block.images
 
 
@@ -351,23 +321,33 @@ def run_expectation(
     blocks = cut_blocks(context)
     most = context.backend.lanes or (MAX_LANES_3D if context.model.is_3d else MAX_LANES_2D)
     lanes = [[blocks[i] for i in lane] for lane in cut_lanes(len(blocks), most)]
-    parts = run_lanes(run_lane, context, on_devices(lanes, context.devices), threads=threads, stop=stop, on_block=on_block)
-    sums = tree_sum([p[0] for p in parts])
+    threads = threads or default_threads()
+    at_once = lanes_at_once(context, min(threads, len(lanes)))
+    function = partial(run_lane, threads=1 if on_cluster() or context.backend.on_device else -(-threads // at_once))
+    sums: Sums | None = None
+    found: list[tuple[Any, np.ndarray]] = []
+    for part, results in each_lane(function, context, on_devices(lanes, context.devices), threads=at_once, stop=stop, on_block=on_block):
+        if sums is None:
+            sums = part
+        else:
+            sums += part
+        del part
+        found += results
+    assert sums is not None
     n = context.data.n
     out = Expectation(
         sums, np.zeros(n, int), context.state.poses.copy(), context.state.shifts.copy(), np.zeros(n), np.zeros(n, int), np.zeros(n),
         context.state.norm.copy(), np.zeros(n, bool), {}, context,
     )
-    for _sums, results in parts:
-        for r, images in results:
-            p = r.particles
-            out.class_number[p] = r.class_number
-            out.poses[p] = r.angles
-            known = np.isfinite(r.shifts).all(1)
-            out.shifts[p[known]] = r.shifts[known]
-            out.p_max[p], out.n_significant[p] = r.p_max, r.n_significant
-            out.log_likelihood[p], out.flagged[p] = r.log_likelihood, r.flagged
-            out.norm[images] = r.norm_correction
+    for r, images in found:
+        p = r.particles
+        out.class_number[p] = r.class_number
+        out.poses[p] = r.angles
+        known = np.isfinite(r.shifts).all(1)
+        out.shifts[p[known]] = r.shifts[known]
+        out.p_max[p], out.n_significant[p] = r.p_max, r.n_significant
+        out.log_likelihood[p], out.flagged[p] = r.log_likelihood, r.flagged
+        out.norm[images] = r.norm_correction
     out.seconds = context.seconds
     return out
 

@@ -12,7 +12,6 @@ from cryotk.jobs.maximization import MIN_RESOLUTION_SHELL
 from cryotk.jobs.updates import (
     centre_of_mass_shift,
     class_resolution_shells,
-    reference_power,
     shift_bilinear,
     update_class_distribution,
     update_noise,
@@ -83,7 +82,7 @@ def maximize_batch(
     steps = class_step_sizes(s.step, before)
     mean_ctf2 = _mean_ctf2(e)
     for k in range(k_classes):
-        tau2[k] = reference_power(context.references[k], n_shells)
+        tau2[k] = context.reference_power[k]
         if before[k] <= 0:
             continue
         first, second = e.halves[0].accumulators[k].copy(), e.halves[1].accumulators[k].copy()

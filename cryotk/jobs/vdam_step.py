@@ -12,7 +12,8 @@ import numpy as np
 from cryotk.data import Convergence
 from cryotk.execution.device import on_devices
 from cryotk.execution.lanes import cut_lanes, run_lanes, tree_sum
-from cryotk.jobs.step import MAX_LANES_2D, MAX_LANES_3D, Expectation, StepContext, block_size, run_lane
+from cryotk.jobs.blocks import MAX_LANES_2D, MAX_LANES_3D, block_size
+from cryotk.jobs.step import Expectation, StepContext, run_lane
 from cryotk.likelihood import ExpectationStep
 from cryotk.likelihood.posterior import BlockPosterior
 from cryotk.likelihood.sums import Sums

@@ -182,6 +182,11 @@ class VolumeJob(RefinementJob):
             self._plan_cache = current.model, self._make_plan(current)
         return self._plan_cache[1]
 
+    def _forget_references(self) -> None:
+        """The plan's transforms are in use now, and are made anew when they are needed again."""
+        if self._plan_cache is not None:
+            self._plan_cache = self._plan_cache[0], replace(self._plan_cache[1], references=())
+
     def _make_plan(self, current: Iteration) -> Plan:
         raise NotImplementedError
 
@@ -208,7 +213,7 @@ class VolumeJob(RefinementJob):
     def estimate(self) -> dict[str, float]:
         """Memory (bytes), disk (bytes per iteration) and time (seconds) of one iteration, before running it."""
         from cryotk.execution.lanes import default_threads
-        from cryotk.jobs.step import MAX_LANES_3D, block_size
+        from cryotk.jobs.blocks import MAX_LANES_3D, block_size
 
         s, optics, n = self.settings, self.data.optics[0], self.data.n
         box, pad, k = optics.box_size, s.padding, getattr(s, "n_classes", 1)

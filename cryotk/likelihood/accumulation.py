@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,7 @@ class Accumulation:
         norm_old: np.ndarray,
         norm_average: float,
         scale_group: np.ndarray,
+        ready: Callable[[], None] | None = None,
     ) -> None:
         """Add a block's contribution to ``sums`` and set ``result.norm_correction``.
 
@@ -62,6 +64,8 @@ class Accumulation:
         norm_average : float
             Their average, which the images were multiplied by.
         scale_group : (I,) int
+        ready : callable, optional
+            Called before anything is added to ``sums``; returns when it is this block's turn.
         """
         tables = self.tables[block.optics_group]
         m, s = self.model, self.sampling
@@ -123,6 +127,9 @@ class Accumulation:
             )
             per_particle[some] += of_particle
             clock = self._lap("accumulate", clock)
+            if ready is not None:
+                ready()
+                clock = self._lap("turn", clock)
             # on a device nothing is added to the sums before all that can run out of memory is done: there is one part
             self._insert(sums, tables, post, of_block, slices, rows, row_weights)
             clock = self._lap("insert", clock)

@@ -65,6 +65,17 @@ class Sums:
             0,
         )
 
+    def __iadd__(self, other: Sums) -> Sums:
+        for f in fields(self):
+            a, b = getattr(self, f.name), getattr(other, f.name)
+            if f.name == "accumulators":
+                for x, y in zip(a, b, strict=True):
+                    x += y
+            else:
+                a += b
+                setattr(self, f.name, a)
+        return self
+
     def __add__(self, other: Sums) -> Sums:
         values = []
         for f in fields(self):

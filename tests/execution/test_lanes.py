@@ -1,6 +1,8 @@
 """Lanes: the same bits on threads and on dask workers."""
 
 import os
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -18,6 +20,75 @@ def test_lanes_cover_all_blocks_in_order():
 
 def test_tree_sum_is_fixed():
     assert tree_sum(["a", "b", "c", "d", "e"]) == "abcde"
+
+
+def test_lanes_come_in_order_and_few_at_a_time():
+    alive, most, lock = set(), [0], threading.Lock()
+
+    class Result:
+        def __init__(self, i):
+            self.i = i
+            with lock:
+                alive.add(i)
+                most[0] = max(most[0], len(alive))
+
+        def __del__(self):
+            with lock:
+                alive.discard(self.i)
+
+    def work(context, lane, stop, on_block):
+        time.sleep(0.02 * (lane[0] % 2))
+        return Result(lane[0])
+
+    for threads in (1, 2, 3):
+        most[0], seen = 0, []
+        for part in execution.each_lane(work, None, [[i] for i in range(8)], threads=threads):
+            seen.append(part.i)
+            del part
+        assert seen == list(range(8))
+        # those under way, and the one handed over
+        assert most[0] <= threads + 1
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_blocks_are_added_in_turn(threads):
+    added, working, most = [], set(), [0]
+
+    def work(i, ready):
+        working.add(i)
+        most[0] = max(most[0], len(working))
+        time.sleep(0.01 * ((7 * i) % 3))
+        ready()
+        added.append(i)
+        working.discard(i)
+        return i * i
+
+    assert execution.in_turns(work, iter(range(20)), threads) == [i * i for i in range(20)]
+    assert added == list(range(20))
+    assert most[0] == threads
+
+
+def test_a_failing_block_ends_the_lane():
+    def work(i, ready):
+        if i == 3:
+            time.sleep(0.05)
+            raise ZeroDivisionError
+        ready()
+
+    with pytest.raises(ZeroDivisionError):
+        execution.in_turns(work, range(10), 3)
+
+
+def test_available_memory_minds_the_control_group(tmp_path):
+    from cryotk.execution import memory
+
+    assert 1e8 < memory.available_memory() < 1e14
+    assert memory._group(tmp_path) is None
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("1000\n")
+    assert memory._group(tmp_path) is None
+    (tmp_path / "memory.max").write_text("5000\n")
+    assert memory._group(tmp_path) == 4000
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import warnings
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,36 @@ def test_half_steps_are_an_iteration_and_threads_change_no_bit(star, reference):
         b.maximization(b.expectation())
     assert bits(a) == bits(b)
     assert np.array_equal(a.current.half2.references, b.current.half2.references)
+
+
+def test_lanes_one_at_a_time_change_no_bit(star, reference, monkeypatch):
+    """Where memory is short one lane's sums are made at a time, by all threads; in memory are they and the total."""
+    from cryotk.jobs import blocks
+    from cryotk.projection import Accumulator
+
+    alive, most = weakref.WeakSet(), [0]
+    start = Accumulator.__init__
+
+    def init(self, *args, **more):
+        start(self, *args, **more)
+        alive.add(self)
+        most[0] = max(most[0], len(alive))
+
+    monkeypatch.setattr(Accumulator, "__init__", init)
+    results = []
+    for share, threads, limit in ((1.0, 3, 3 + 2), (0.0, 3, 3), (0.0, 1, 3)):
+        monkeypatch.setattr(blocks, "LANE_SHARE", share)
+        alive.clear()
+        most[0] = 0
+        job = _job(star, reference)
+        job.threads = threads
+        job.run(2, progress=False)
+        results.append((bits(job), job.current.half2.references))
+        # one half's total, the other's, and lanes under way
+        assert most[0] <= limit
+    for other in results[1:]:
+        assert other[0] == results[0][0]
+        assert np.array_equal(other[1], results[0][1])
 
 
 def test_posterior_of_a_particle_is_of_its_own_half(star, reference):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import cryotk as ctk
-from cryotk.jobs.step import StepContext, cut_blocks
+from cryotk.jobs.blocks import cut_blocks
+from cryotk.jobs.step import StepContext
 from cryotk.likelihood.references import SliceMaker
 
 

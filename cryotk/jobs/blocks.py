@@ -1,0 +1,95 @@
+"""How particles are cut into blocks and lanes, and how many lanes' sums are in memory at once.
+
+All but the last depends on nothing but data set, settings and kind of device: it enters the arithmetic.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cryotk.execution.lanes import on_cluster
+from cryotk.execution.memory import available_memory
+from cryotk.geometry import euler_to_matrix, healpix, symmetry_operators
+from cryotk.kernels.backends import CPU, Backend
+
+if TYPE_CHECKING:
+    from cryotk.jobs.step import StepContext
+
+__all__ = ["MAX_LANES_2D", "MAX_LANES_3D", "block_size", "bytes_of_sums", "cut_blocks", "lanes_at_once"]
+
+MAX_LANES_2D, MAX_LANES_3D = 8, 4
+
+SAMPLE_BYTES = 128_000_000
+"""Weights of all fine samples of a block: at a random start nearly all of them count."""
+
+
+def block_size(n: int, pixels: int, backend: Backend = CPU, samples: int = 0) -> int:
+    """Particles of a block: bounded memory, at least four blocks; depends only on data set, settings and kind of device.
+
+    ``samples`` are the fine samples that one particle may have at most, where they may all count at once.
+    """
+    by_memory = max(16, backend.block_bytes // (72 * max(pixels, 1)))
+    by_samples = max(16, SAMPLE_BYTES // (4 * max(samples, 1)))
+    return int(max(1, min(backend.max_block, by_memory, by_samples, -(-n // 4))))
+
+
+def fine_samples_2d(context: StepContext) -> int:
+    """Fine samples of a particle when all of the coarse grid counts; 0 for maps, of which few count at any time."""
+    s = context.sampling
+    if context.model.is_3d or not context.settings.align:
+        return 0
+    return context.model.n_classes * s.n_psi * s.n_children * len(s.fine_offsets)
+
+
+SORTED_TOGETHER = 4096
+"""Particles that are put in order of direction at a time: more would scatter reads over all stacks."""
+
+
+def _neighbours_together(rows: np.ndarray, poses: np.ndarray, symmetry: str) -> np.ndarray:
+    """Rows in an order in which particles of like directions follow each other: what they read and add to lies together."""
+    matrices = euler_to_matrix(*poses.T)[:, None] @ symmetry_operators(symmetry)[None]
+    axes = matrices[:, :, 2]
+    rot = np.degrees(np.arctan2(axes[..., 1], axes[..., 0]))
+    tilt = np.degrees(np.arccos(np.clip(axes[..., 2], -1, 1)))
+    # of all mates the same one for neighbours: that with the lowest pixel
+    pixel = healpix.angles_to_pixel(3, rot.ravel(), tilt.ravel()).reshape(rot.shape).min(1)
+    chunk = np.arange(len(rows)) // SORTED_TOGETHER
+    return rows[np.lexsort((pixel, chunk))]
+
+
+def cut_blocks(context: StepContext) -> list[np.ndarray]:
+    """Particles in blocks of one optics group, in the order of the table."""
+    everyone = np.arange(context.data.n) if context.rows is None else context.rows
+    group = context.data.group_of_particle()[everyone]
+    size = context.size
+    out = []
+    for g in range(len(context.data.optics)):
+        rows = everyone[group == g]
+        if context.local or (context.model.is_3d and not context.settings.align):
+            symmetry = context.settings.relax_symmetry or context.sampling_settings.symmetry
+            rows = _neighbours_together(rows, context.state.poses[rows], symmetry)
+        per = block_size(len(everyone), int(0.4 * size * size) + 1, context.backend, fine_samples_2d(context))
+        out += [rows[i : i + per] for i in range(0, len(rows), per)]
+    return out
+
+
+LANE_SHARE = 0.35
+"""Share of the available memory that sums of lanes may take; lanes that do not fit side by side are done one after the other."""
+
+
+def bytes_of_sums(n_classes: int, size: int, padding: float, is_3d: bool) -> float:
+    """Memory of the accumulators of all classes."""
+    r = np.floor(padding * size / 2 + 0.5)
+    return float(24 * n_classes * (2 * r + 3) ** (2 if is_3d else 1) * (r + 2))
+
+
+def lanes_at_once(context: StepContext, most: int) -> int:
+    """Lanes whose sums are in memory together; the others wait, and threads share the blocks of those that are under way."""
+    if context.backend.on_device or on_cluster():
+        return most
+    m = context.model
+    one = bytes_of_sums(m.n_classes, context.size, m.padding, m.is_3d)
+    # and the total
+    return int(np.clip(LANE_SHARE * available_memory() // one - 1, 1, most))
