@@ -5,6 +5,8 @@ Scheres & Chen (2012) Nat. Methods 9, 853; Chen et al. (2013) Ultramicroscopy 13
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from cryotk.errors import DataError
@@ -65,36 +67,48 @@ def split_halves(n: int, given: np.ndarray | None, seed: int) -> np.ndarray:
 def join_low_resolution(a: Accumulator, b: Accumulator, shell: int) -> None:
     """Replace data and weights up to a shell by the mean of both halves, in place, so that both keep one frame."""
     limit = int(np.floor(a.padding * shell + 0.5))
-    inside = half_radius_squared(a.r_max, a.dims) <= limit**2
-    for name in ("data", "weight"):
-        x, y = getattr(a, name), getattr(b, name)
-        x[inside] = y[inside] = (x[inside] + y[inside]) / 2
+    near = max(min(limit, a.r_max + 1), 0)
+    inside = half_radius_squared(near - 1, a.dims) <= limit**2
+    first, last = a.r_max + 1 - near, a.r_max + 2 + near
+    part = (slice(None),) + (slice(first, last),) * (a.dims - 2) + (slice(0, near + 1),)
+    # as many planes as hold the sphere
+    of_a, of_b = a.planes(first, last), b.planes(first, last)
+    new = []
+    for x, y in zip(of_a, of_b, strict=True):
+        x, y = np.array(x), np.array(y)
+        u, v = x[part], y[part]
+        u[inside] = v[inside] = (u[inside] + v[inside]) / 2
+        new.append((x, y))
+    for i, half in enumerate((a, b)):
+        half.put_planes(first, last, *(pair[i] for pair in new))
 
 
-def _unpadded(accumulator: Accumulator) -> tuple[np.ndarray, np.ndarray]:
-    """Average transform on the grid without padding, ``[z, y, x]`` centred, and squared radii."""
-    pad, r_max = accumulator.padding, accumulator.r_max
-    k = np.arange(-(r_max + 1), r_max + 2)
-    x = np.arange(r_max + 2)
+def _averages(a: Accumulator) -> Iterator[tuple[int, np.ndarray]]:
+    """Average transform on the grid without padding, a plane (row) at a time: its frequency, and its values (..., Y, X)."""
+    pad, r_max = a.padding, a.r_max
 
     def bins(v: np.ndarray) -> np.ndarray:
         return (np.sign(v) * np.floor(np.abs(v) / pad + 0.5)).astype(np.int64)
 
-    m = int(bins(np.array([r_max + 1]))[0])
-    width = 2 * m + 1
-    row, column = bins(k) + m, bins(x)
-    index = [row] * (accumulator.dims - 1) + [column]
-    shape = (width,) * (accumulator.dims - 1) + (m + 1,)
-    flat = np.ravel_multi_index(np.meshgrid(*index, indexing="ij"), shape).ravel()
+    k, x = np.arange(-(r_max + 1), r_max + 2), np.arange(r_max + 2)
+    row, column = bins(k), bins(x)
+    m = int(row[-1])
+    axes = [row + m] * (a.dims - 2) + [column]
+    shape = (2 * m + 1,) * (a.dims - 2) + (m + 1,)
+    flat: np.ndarray = np.asarray(np.ravel_multi_index(np.meshgrid(*axes, indexing="ij"), shape))
+    plane: np.ndarray = np.asarray(sum(np.meshgrid(*[v**2 for v in [k] * (a.dims - 2) + [x]], indexing="ij", sparse=True)))
     size = int(np.prod(shape))
-    inside = (half_radius_squared(r_max, accumulator.dims) <= r_max**2).ravel()
-    flat, data, weight = flat[inside], accumulator.data.ravel()[inside], accumulator.weight.ravel()[inside]
-    real, imag = np.bincount(flat, data.real, size), np.bincount(flat, data.imag, size)
-    total = np.bincount(flat, weight, size)
-    mean = np.where(total > 0, (real + 1j * imag) / np.where(total > 0, total, 1), 0)
-    axes = [np.arange(-m, m + 1)] * (accumulator.dims - 1) + [np.arange(m + 1)]
-    r2 = sum(np.meshgrid(*[v.astype(float) ** 2 for v in axes], indexing="ij", sparse=True))
-    return mean, np.asarray(r2).ravel()
+    for z in range(-m, m + 1):
+        rows = np.nonzero(row == z)[0]
+        data, weight = a.planes(int(rows[0]), int(rows[-1]) + 1)
+        total = np.zeros((3, size))
+        for i, z_padded in enumerate(k[rows]):
+            inside = plane + z_padded**2 <= r_max**2
+            at, d = flat[inside], data[i][inside]
+            for out, values in zip(total, (d.real, d.imag, weight[i][inside]), strict=True):
+                out += np.bincount(at, values, size)
+        there = total[2] > 0
+        yield z, (np.where(there, (total[0] + 1j * total[1]) / np.where(there, total[2], 1), 0)).reshape(shape)
 
 
 def half_map_fsc(a: Accumulator, b: Accumulator) -> np.ndarray:
@@ -110,17 +124,18 @@ def half_map_fsc(a: Accumulator, b: Accumulator) -> np.ndarray:
     (box // 2 + 1,) float64; 1 in shell 0, 0 beyond the window.
     """
     n_shells = a.box // 2 + 1
-    fa, r2 = _unpadded(a)
-    fb, _ = _unpadded(b)
-    shell = np.floor(np.sqrt(r2) + 0.5).astype(np.int64)
-    keep = (shell < n_shells) & (shell <= a.current_size // 2)
-    shell, fa, fb = shell[keep], fa[keep], fb[keep]
-
-    def total(values: np.ndarray) -> np.ndarray:
-        return np.bincount(shell, values, n_shells)
-
-    norm = np.sqrt(total(np.abs(fa) ** 2) * total(np.abs(fb) ** 2))
-    fsc = np.where(norm > 0, total((fa.conj() * fb).real) / np.where(norm > 0, norm, 1), 0.0)
+    limit = min(a.current_size // 2, n_shells - 1)
+    cross, power_a, power_b = np.zeros((3, limit + 2))
+    for (z, fa), (_, fb) in zip(_averages(a), _averages(b), strict=True):
+        axes = [np.arange(n) - (n - 1) // 2 for n in fa.shape[:-1]] + [np.arange(fa.shape[-1])]
+        r2: np.ndarray = z**2 + np.asarray(sum(np.meshgrid(*[v.astype(float) ** 2 for v in axes], indexing="ij", sparse=True)))
+        # what lies beyond the window goes to one shell more
+        shell = np.minimum(np.floor(np.sqrt(r2) + 0.5).astype(np.int64), limit + 1).ravel()
+        for out, values in ((cross, (fa.conj() * fb).real), (power_a, np.abs(fa) ** 2), (power_b, np.abs(fb) ** 2)):
+            out += np.bincount(shell, values.ravel(), limit + 2)
+    norm = np.sqrt(power_a * power_b)[: limit + 1]
+    fsc = np.zeros(n_shells)
+    fsc[: limit + 1] = np.where(norm > 0, cross[: limit + 1] / np.where(norm > 0, norm, 1), 0.0)
     fsc[0] = 1.0
     return fsc
 

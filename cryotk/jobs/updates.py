@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from cryotk.projection import FourierReference
+from cryotk.projection.half_transform import half_radius_squared
+from cryotk.projection.padded import HalfGrid
 
 __all__ = [
     "centre_of_mass_shift",
@@ -36,17 +38,22 @@ def reference_power(reference: FourierReference, n_shells: int) -> np.ndarray:
     -------
     (n_shells,) float64, 0 beyond the reference's radius.
     """
-    data, r_max, pad = reference.data, reference.r_max, reference.padding
-    k = np.arange(data.shape[0]) - (r_max + 1)
-    x = np.arange(data.shape[-1])
-    axes = [k] * (data.ndim - 1) + [x]
-    r2 = sum(np.meshgrid(*[a.astype(float) ** 2 for a in axes], indexing="ij", sparse=True))
-    inside = r2 <= r_max**2
-    shell = np.floor(np.sqrt(r2[inside]) / pad + 0.5).astype(int)
-    power = np.abs(data[inside].astype(np.complex128)) ** 2
-    total = np.bincount(shell, power, minlength=n_shells)[:n_shells]
-    count = np.bincount(shell, minlength=n_shells)[:n_shells]
-    return np.where(count > 0, total / np.maximum(count, 1), 0.0) / 2
+    data, r_max = reference.data, reference.r_max
+    shell = np.floor(np.sqrt(np.arange(r_max**2 + 2)) / reference.padding + 0.5).astype(np.int64)
+    # beyond the radius, and beyond the shells asked for: one bin more
+    shell = np.minimum(shell, n_shells)
+    shell[-1] = n_shells
+    total, count = np.zeros((2, n_shells + 1))
+    if reference.is_3d:
+        grid = HalfGrid(r_max)
+        parts = ((slice(a, b), grid.radius_squared(a, b)) for a, b in grid.slabs())
+    else:
+        parts = iter([(slice(None), np.minimum(half_radius_squared(r_max, 2), r_max**2 + 1))])
+    for some, r2 in parts:
+        bins, values = shell[r2.ravel()], data[some].astype(np.complex128).ravel()
+        total += np.bincount(bins, values.real**2 + values.imag**2, n_shells + 1)
+        count += np.bincount(bins, minlength=n_shells + 1)
+    return np.where(count > 0, total / np.maximum(count, 1), 0.0)[:n_shells] / 2
 
 
 def update_noise(

@@ -14,9 +14,17 @@ def half_shape(r_max: int, dims: int) -> tuple[int, ...]:
     return (2 * (r_max + 1) + 1,) * (dims - 1) + (r_max + 2,)
 
 
-@lru_cache(maxsize=8)
 def half_radius_squared(r_max: int, dims: int) -> np.ndarray:
-    """Squared radius of every point of a half transform, int64."""
+    """Squared radius of every point of a half transform, int64; those of averages are kept."""
+    return _radius_squared_2d(r_max) if dims == 2 else _radius_squared(r_max, dims)
+
+
+@lru_cache(maxsize=8)
+def _radius_squared_2d(r_max: int) -> np.ndarray:
+    return _radius_squared(r_max, 2)
+
+
+def _radius_squared(r_max: int, dims: int) -> np.ndarray:
     k = np.arange(-(r_max + 1), r_max + 2) ** 2
     x = np.arange(r_max + 2) ** 2
     out = np.zeros(half_shape(r_max, dims), np.int64)
@@ -89,8 +97,19 @@ def paste_half(half: np.ndarray, r_max: int, n: int) -> np.ndarray:
     return out
 
 
-def sinc_squared(box: int, padding: float, dims: int) -> np.ndarray:
-    """``sinc^2(r / (box padding))`` in real space: the transform of linear interpolation's kernel."""
+def sinc_squared(box: int, padding: float, dims: int, planes: tuple[int, int] | None = None) -> np.ndarray:
+    """``sinc^2(r / (box padding))`` in real space: the transform of linear interpolation's kernel.
+
+    Parameters
+    ----------
+    box, padding, dims : int, float, int
+    planes : (int, int), optional
+        First and last plane to give; all by default.
+    """
     k = (np.arange(box) - box // 2).astype(float) ** 2
-    r = np.sqrt(sum(np.meshgrid(*[k] * dims, indexing="ij", sparse=True)))
-    return np.sinc(r / (box * padding)) ** 2
+    axes = [k if planes is None else k[slice(*planes)]] + [k] * (dims - 1)
+    r = np.sqrt(sum(np.meshgrid(*axes, indexing="ij", sparse=True)))
+    r /= box * padding
+    out = np.sinc(r)
+    out *= out
+    return out

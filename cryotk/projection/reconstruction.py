@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from cryotk.projection.half_transform import (
     paste_half,
     sinc_squared,
 )
+from cryotk.projection.padded import HalfGrid, map_of_half, slabs
 from cryotk.projection.reference import invert
 
 __all__ = ["Accumulator", "ShellStatistics", "inverse_transform", "shell_statistics", "wiener_reconstruct"]
@@ -65,6 +67,14 @@ class Accumulator:
             self.r_max,
         )
 
+    def planes(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        """Data and weight of some planes (rows of an average), not to be changed."""
+        return self.data[first:last], self.weight[first:last]
+
+    def put_planes(self, first: int, last: int, data: np.ndarray, weight: np.ndarray) -> None:
+        """Replace data and weight of some planes (rows of an average)."""
+        self.data[first:last], self.weight[first:last] = data, weight
+
     def __iadd__(self, other: Accumulator) -> Accumulator:
         self.data += other.data
         self.weight += other.weight
@@ -105,20 +115,43 @@ class ShellStatistics:
     completeness: np.ndarray
 
 
-def _shells(accumulator: Accumulator) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of points with r < r_max and their shell."""
-    r2 = half_radius_squared(accumulator.r_max, accumulator.dims)
-    inside = r2 < accumulator.r_max**2
-    return inside, np.floor(np.sqrt(r2[inside]) / accumulator.padding + 0.5).astype(np.int64)
+class _Shells:
+    """Shells of an accumulator's points, and sums over them, a slab at a time.
+
+    Squared radii are whole numbers, so that what depends on the radius is a short table.
+    """
+
+    def __init__(self, accumulator: Accumulator) -> None:
+        self.accumulator, r_max = accumulator, accumulator.r_max
+        self.r2 = np.arange(r_max**2 + 2)
+        self.r = np.sqrt(self.r2) / accumulator.padding
+        self.shell = np.floor(self.r + 0.5).astype(np.int64)
+
+    def slabs(self) -> Iterator[tuple[int, int, np.ndarray]]:
+        """First and last plane, and squared radii: ``r_max**2 + 1`` for all beyond."""
+        a = self.accumulator
+        if a.is_3d:
+            grid = HalfGrid(a.r_max)
+            for first, last in grid.slabs():
+                yield first, last, grid.radius_squared(first, last)
+        else:
+            r2 = half_radius_squared(a.r_max, 2)
+            yield 0, len(r2), np.minimum(r2, a.r_max**2 + 1)
 
 
-def _inverse_prior(accumulator: Accumulator, prior_power: np.ndarray, tau2_fudge: float, shell: np.ndarray,
-                   weight: np.ndarray) -> np.ndarray:
+def _inverse_prior(accumulator: Accumulator, prior_power: np.ndarray, tau2_fudge: float, shell: np.ndarray) -> np.ndarray:
+    """1 / (tau2 in the accumulator's units) of each entry of a table of shells; -1 where there is no prior."""
     tau2 = np.asarray(prior_power, float)[np.minimum(shell, len(prior_power) - 1)]
     oversampling = accumulator.padding**accumulator.dims
-    with np.errstate(divide="ignore"):
-        return np.where(tau2 > 0, 1.0 / (oversampling * tau2_fudge * np.where(tau2 > 0, tau2, 1)),
-                        1.0 / np.maximum(WEIGHT_FLOOR * weight, 1e-300))
+    return np.where(tau2 > 0, 1.0 / (oversampling * tau2_fudge * np.where(tau2 > 0, tau2, 1)), -1.0)
+
+
+def _regularised(inverse: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Inverse prior of each point: where there is none, one that the data never outweigh."""
+    out = inverse.copy()
+    none = np.nonzero(out < 0)
+    out[none] = 1.0 / np.maximum(WEIGHT_FLOOR * weight[none], 1e-300)
+    return out
 
 
 def shell_statistics(
@@ -141,23 +174,31 @@ def shell_statistics(
     ShellStatistics
     """
     n_shells = accumulator.box // 2 + 1
-    inside, shell = _shells(accumulator)
-    weight = accumulator.weight[inside]
-    keep = shell < n_shells
-    shell, weight = shell[keep], weight[keep]
-    count = np.bincount(shell, minlength=n_shells)
-    oversampling = accumulator.padding**accumulator.dims
-    mean = np.bincount(shell, weight, minlength=n_shells) / np.maximum(count, 1) * oversampling
+    tables = _Shells(accumulator)
+    # points at r_max and beyond, and shells beyond the box, are gathered in one bin more
+    shell = np.where((tables.r2 < accumulator.r_max**2) & (tables.shell < n_shells), tables.shell, n_shells)
+    inverse_of = _inverse_prior(accumulator, prior_power, tau2_fudge, tables.shell)
+    ctf2 = None if mean_ctf_squared is None else np.maximum(np.asarray(mean_ctf_squared)[np.minimum(shell, n_shells - 1)], 1e-12)
+    count, total, ratio, complete = np.zeros((4, n_shells + 1))
+    for first, last, r2 in tables.slabs():
+        weight = accumulator.planes(first, last)[1].ravel()
+        r2 = r2.ravel()
+        bins = shell[r2]
+        inverse = _regularised(inverse_of[r2], weight)
+        if ctf2 is not None:
+            inverse /= ctf2[r2]
+        count += np.bincount(bins, minlength=n_shells + 1)
+        total += np.bincount(bins, weight, n_shells + 1)
+        ratio += np.bincount(bins, weight / inverse, n_shells + 1)
+        complete += np.bincount(bins, weight >= inverse, n_shells + 1)
+    count, total, ratio, complete = (v[:n_shells] for v in (count, total, ratio, complete))
+    points = np.maximum(count, 1)
+    mean = total / points * accumulator.padding**accumulator.dims
     noise = np.where(mean > 0, 1.0 / np.where(mean > 0, mean, 1), 0.0)
-    inverse = _inverse_prior(accumulator, prior_power, tau2_fudge, shell, weight)
-    if mean_ctf_squared is not None:
-        inverse = inverse / np.maximum(np.asarray(mean_ctf_squared)[shell], 1e-12)
-    ratio = np.bincount(shell, weight / inverse, minlength=n_shells) / np.maximum(count, 1)
     r_limit = accumulator.current_size // 2
     shells = np.arange(n_shells)
-    ratio = np.where(shells > r_limit, 0.0, np.where(count > 0, ratio, 999.0))
-    complete = np.bincount(shell, (weight >= inverse).astype(float), minlength=n_shells) / np.maximum(count, 1)
-    return ShellStatistics(np.where(shells > r_limit, 0, noise), ratio, np.where(shells > r_limit, 0, complete))
+    ratio = np.where(shells > r_limit, 0.0, np.where(count > 0, ratio / points, 999.0))
+    return ShellStatistics(np.where(shells > r_limit, 0, noise), ratio, np.where(shells > r_limit, 0, complete / points))
 
 
 def wiener_reconstruct(
@@ -186,24 +227,43 @@ def wiener_reconstruct(
     (N, N, N) or (N, N) float64
     """
     n, dims, pad, r_max = accumulator.box, accumulator.dims, accumulator.padding, accumulator.r_max
-    r2 = half_radius_squared(r_max, dims)
-    inside = r2 <= r_max**2
-    r = np.sqrt(r2[inside]) / pad
-    den = accumulator.weight[inside]
+    tables = _Shells(accumulator)
+    inverse_of = None
     if prior_power is not None:
-        shell = np.floor(r + 0.5).astype(np.int64)
-        inverse = _inverse_prior(accumulator, prior_power, tau2_fudge, shell, den)
-        den = np.where(shell >= first_shell, den + inverse, den)
+        inverse_of = _inverse_prior(accumulator, prior_power, tau2_fudge, tables.shell)
+        inverse_of[tables.shell < first_shell] = 0
+
+    def denominator(weight: np.ndarray, r2: np.ndarray) -> np.ndarray:
+        return weight if inverse_of is None else weight + _regularised(inverse_of[r2], weight)
+
     # the floor keeps poorly covered points from blowing up
-    ring = np.minimum(np.floor(r).astype(np.int64), max(r_max // max(int(pad), 1) - 1, 0))
-    below = r2[inside] < r_max**2
-    mean = np.bincount(ring[below], den[below], minlength=ring.max() + 1) / np.maximum(
-        np.bincount(ring[below], minlength=ring.max() + 1), 1
-    )
-    den = np.maximum(den, WEIGHT_FLOOR * mean[ring])
-    half = np.zeros(accumulator.data.shape, np.complex128)
-    half[inside] = np.where(den > 0, accumulator.data[inside] / np.where(den > 0, den, 1), 0)
-    return inverse_transform(half, r_max, n, pad, sphere) / sinc_squared(n, pad, dims)
+    ring = np.minimum(np.floor(tables.r).astype(np.int64), max(r_max // max(int(pad), 1) - 1, 0))
+    n_rings = int(ring.max()) + 1
+    bins = np.where(tables.r2 < r_max**2, ring, n_rings)
+    count, total = np.zeros((2, n_rings + 1))
+    for first, last, r2 in tables.slabs():
+        count += np.bincount(bins[r2].ravel(), minlength=n_rings + 1)
+        total += np.bincount(bins[r2].ravel(), denominator(accumulator.planes(first, last)[1], r2).ravel(), n_rings + 1)
+    floor = (WEIGHT_FLOOR * total[:n_rings] / np.maximum(count[:n_rings], 1))[ring]
+
+    def ratio(first: int, last: int, r2: np.ndarray) -> np.ndarray:
+        data, weight = accumulator.planes(first, last)
+        den = np.maximum(denominator(weight, r2), floor[r2])
+        den[(r2 > r_max**2) | ~(den > 0)] = np.inf
+        return data / den
+
+    if dims == 2:
+        r2 = next(tables.slabs())[2]
+        return inverse_transform(ratio(0, len(r2), r2), r_max, n, pad, sphere) / sinc_squared(n, pad, dims)
+    grid = HalfGrid(r_max)
+    m = 2 * int(np.ceil(n * pad / 2))
+    out = map_of_half(lambda first, last: ratio(first, last, grid.radius_squared(first, last)), r_max, n, m)
+    out *= n**2
+    if sphere:
+        _sphere(out, n)
+    for first, last in slabs(n, n * n):
+        out[first:last] /= sinc_squared(n, pad, dims, (first, last))
+    return out
 
 
 def inverse_transform(half: np.ndarray, r_max: int, box: int, padding: float, sphere: bool = True) -> np.ndarray:
@@ -223,16 +283,33 @@ def inverse_transform(half: np.ndarray, r_max: int, box: int, padding: float, sp
     """
     dims = half.ndim
     m = 2 * int(np.ceil(box * padding / 2))
-    full = scipy.fft.irfftn(paste_half(half * centre_signs(r_max, dims), r_max, m), s=(m,) * dims, workers=1)
-    lo = m // 2 - box // 2
-    out = full[(slice(lo, lo + box),) * dims] * box**2
-    return _sphere(out, box) if sphere else out
+    if dims == 3:
+        out = map_of_half(lambda first, last: half[first:last], r_max, box, m)
+    else:
+        full = scipy.fft.irfftn(paste_half(half * centre_signs(r_max, dims), r_max, m), s=(m,) * dims, workers=1)
+        lo = m // 2 - box // 2
+        out = full[(slice(lo, lo + box),) * dims]
+    out *= box**2
+    if sphere:
+        _sphere(out, box)
+    return out
 
 
-def _sphere(map_: np.ndarray, n: int, edge: float = 3.0) -> np.ndarray:
-    """Replace what lies outside the inscribed sphere by its mean, over a soft edge beyond n / 2."""
+def _sphere(map_: np.ndarray, n: int, edge: float = 3.0) -> None:
+    """Replace what lies outside the inscribed sphere by its mean, over a soft edge beyond n / 2, in place."""
     k = (np.arange(n) - n // 2).astype(float) ** 2
-    r = np.sqrt(sum(np.meshgrid(*[k] * map_.ndim, indexing="ij", sparse=True)))
-    outside = np.where(r < n / 2, 0.0, np.where(r > n / 2 + edge, 1.0, 0.5 + 0.5 * np.cos(np.pi * (n / 2 + edge - r) / edge)))
-    background = (outside * map_).sum() / outside.sum()
-    return (1 - outside) * map_ + outside * background
+    plane = k[:, None] + k if map_.ndim == 3 else k
+
+    def outside(first: int, last: int) -> np.ndarray:
+        r = np.sqrt(k[first:last].reshape(-1, *(1,) * plane.ndim) + plane)
+        soft = np.clip((n / 2 + edge - r) / edge, 0, 1)
+        return np.where(r < n / 2, 0.0, 0.5 + 0.5 * np.cos(np.pi * soft))
+
+    parts = list(slabs(n, plane.size))
+    total = weight = 0.0
+    for first, last in parts:
+        o = outside(first, last)
+        total, weight = total + float((o * map_[first:last]).sum()), weight + float(o.sum())
+    for first, last in parts:
+        o = outside(first, last)
+        map_[first:last] += o * (total / weight - map_[first:last])

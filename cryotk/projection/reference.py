@@ -9,6 +9,7 @@ import scipy.fft
 
 from cryotk.kernels.slice_extraction import extract_slices_2d, extract_slices_3d
 from cryotk.projection.half_transform import centre_signs, crop_half, half_radius_squared, sinc_squared
+from cryotk.projection.padded import padded_half
 
 __all__ = ["FourierReference", "invert"]
 
@@ -66,10 +67,17 @@ class FourierReference:
         size = n if current_size is None else current_size
         r_max = int(np.floor(padding * size / 2 + 0.5))
         m = 2 * int(np.ceil(n * padding / 2))
-        corrected = (map_ / sinc_squared(n, padding, dims)).astype(np.float32)
+        if dims == 3:
+
+            def planes(first: int, last: int) -> np.ndarray:
+                return (map_[first:last] / sinc_squared(n, padding, dims, (first, last))).astype(np.float32)
+
+            half = padded_half(n, planes, m, r_max)
+            half /= np.float32(n**2)
+            return cls(half, r_max, float(padding), n, pixel_size)
         padded = np.zeros((m,) * dims, np.float32)
         lo = m // 2 - n // 2
-        padded[(slice(lo, lo + n),) * dims] = corrected
+        padded[(slice(lo, lo + n),) * dims] = (map_ / sinc_squared(n, padding, dims)).astype(np.float32)
         transform = scipy.fft.rfftn(padded, workers=1)
         half = crop_half(transform, r_max)
         half *= centre_signs(r_max, dims) / n**2
