@@ -5,6 +5,7 @@ All but the last depends on nothing but data set, settings and kind of device: i
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,11 +14,14 @@ from cryotk.execution.lanes import on_cluster
 from cryotk.execution.memory import available_memory
 from cryotk.geometry import euler_to_matrix, healpix, symmetry_operators
 from cryotk.kernels.backends import CPU, Backend
+from cryotk.projection import scratch_folder
 
 if TYPE_CHECKING:
     from cryotk.jobs.step import StepContext
 
-__all__ = ["MAX_LANES_2D", "MAX_LANES_3D", "block_size", "bytes_of_sums", "cut_blocks", "lanes_at_once"]
+__all__ = ["MAX_LANES_2D", "MAX_LANES_3D", "block_size", "bytes_of_sums", "cut_blocks", "lanes_at_once", "sums_on_disk"]
+
+_log = logging.getLogger(__name__)
 
 MAX_LANES_2D, MAX_LANES_3D = 8, 4
 
@@ -75,6 +79,8 @@ def cut_blocks(context: StepContext) -> list[np.ndarray]:
     return out
 
 
+WORK_BYTES = 1_500_000_000
+"""What an iteration on large maps takes beside its sums: blocks of images, slices, slabs."""
 LANE_SHARE = 0.35
 """Share of the available memory that sums of lanes may take; lanes that do not fit side by side are done one after the other."""
 
@@ -93,3 +99,23 @@ def lanes_at_once(context: StepContext, most: int) -> int:
     one = bytes_of_sums(m.n_classes, context.size, m.padding, m.is_3d)
     # and the total
     return int(np.clip(LANE_SHARE * available_memory() // one - 1, 1, most))
+
+
+def sums_on_disk(context: StepContext) -> bool:
+    """Whether memory is so short that it holds one lane's sums alone, and those that are finished are held in files.
+
+    The total of each half-set, a lane's sums and what the maximisation needs have to be in memory otherwise. It changes no bit.
+    """
+    m = context.model
+    if not m.is_3d:
+        return False
+    one = bytes_of_sums(m.n_classes, context.size, m.padding, True)
+    halves = 2 if context.rows is not None else 1
+    needed = (halves + 1) * one + WORK_BYTES
+    short = needed > available_memory()
+    if short:
+        _log.warning(
+            "sums of an iteration take %.1f GB and memory has %.1f: %.1f GB are held in %s meanwhile, lanes are done one after the other",
+            needed / 1e9, available_memory() / 1e9, halves * one / 1e9, scratch_folder(one),
+        )  # fmt: skip
+    return short

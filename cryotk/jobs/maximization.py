@@ -72,7 +72,8 @@ def maximize(
     n, k_classes, n_shells = old.box_size, old.n_classes, old.box_size // 2 + 1
     operators = symmetry_operators(context.sampling_settings.symmetry) if old.is_3d else None
     premultiplied = np.array([o.premultiplied for o in context.data.optics])
-    references = np.array(old.references, float)
+    # an empty class shows nothing, rather than an image of the past
+    references = np.zeros(np.shape(old.references))
     tau2 = np.zeros((k_classes, n_shells))
     ratio, noise_ref, complete = np.zeros_like(tau2), np.zeros_like(tau2), np.zeros_like(tau2)
     mean_ctf2 = None
@@ -85,8 +86,6 @@ def maximize(
     for k in range(k_classes):
         tau2[k] = context.reference_power[k]
         if sums.class_weight[k] <= 0:
-            # an empty class shows nothing, rather than an image of the past
-            references[k] = 0
             continue
         accumulator = sums.accumulators[k]
         if not symmetrised:
@@ -102,7 +101,9 @@ def maximize(
         new = wiener_reconstruct(accumulator, tau2[k], fudge)
         if settings.center_classes:
             new = shift_bilinear(new, centre_of_mass_shift(new, settings.center_limit_px))
-        references[k] = new * mask if settings.flatten_solvent else new
+        if settings.flatten_solvent:
+            new *= mask
+        references[k] = new
     total = sums.weight
     distribution = update_class_distribution(sums.class_weight, total)
     directions = old.direction_distribution

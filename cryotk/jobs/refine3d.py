@@ -270,7 +270,10 @@ class Refine3D(HalfSetJob):
 
     def _join(self, e: Expectation, fsc: np.ndarray, settings: MaximizationSettings) -> tuple[RefinementModel, np.ndarray]:
         """Map of all particles."""
-        whole = replace(e, sums=e.parts[0].sums + e.parts[1].sums, parts=[])
+        # in place: nothing else needs the first half's sums any longer, and large ones exist once
+        sums = e.parts[0].sums
+        sums += e.parts[1].sums
+        whole = replace(e, sums=sums, parts=[])
         model, norm = maximize(whole, settings, joined_fsc(fsc), symmetrised=True)
         model.gold_standard_fsc = fsc[None].copy()
         model.group_counts = self.data.group_counts

@@ -16,7 +16,7 @@ from cryotk.data.source import read_ahead
 from cryotk.errors import SettingsError
 from cryotk.execution.device import Lane, device_backend, devices_of, on_devices
 from cryotk.execution.lanes import Stopped, cut_lanes, default_threads, each_lane, in_turns, on_cluster
-from cryotk.jobs.blocks import MAX_LANES_2D, MAX_LANES_3D, cut_blocks, lanes_at_once
+from cryotk.jobs.blocks import MAX_LANES_2D, MAX_LANES_3D, cut_blocks, lanes_at_once, sums_on_disk
 from cryotk.jobs.particle_set import ParticleSet
 from cryotk.jobs.updates import coarse_window, image_window, reference_power
 from cryotk.kernels.backends import CPU, Backend
@@ -25,7 +25,7 @@ from cryotk.likelihood.posterior import BlockPosterior
 from cryotk.likelihood.prepare import Block, ImagePreparation
 from cryotk.likelihood.sampling import Sampling
 from cryotk.likelihood.sums import Sums
-from cryotk.projection import FourierReference
+from cryotk.projection import DiskAccumulator, FourierReference
 
 __all__ = ["Expectation", "Particles", "StepContext", "StepSettings", "merge_expectations", "run_expectation"]
 
@@ -322,13 +322,18 @@ def run_expectation(
     most = context.backend.lanes or (MAX_LANES_3D if context.model.is_3d else MAX_LANES_2D)
     lanes = [[blocks[i] for i in lane] for lane in cut_lanes(len(blocks), most)]
     threads = threads or default_threads()
-    at_once = lanes_at_once(context, min(threads, len(lanes)))
+    on_disk = sums_on_disk(context)
+    at_once = 1 if on_disk else lanes_at_once(context, min(threads, len(lanes)))
     function = partial(run_lane, threads=1 if on_cluster() or context.backend.on_device else -(-threads // at_once))
     sums: Sums | None = None
     found: list[tuple[Any, np.ndarray]] = []
     for part, results in each_lane(function, context, on_devices(lanes, context.devices), threads=at_once, stop=stop, on_block=on_block):
         if sums is None:
             sums = part
+            if on_disk:
+                # each is copied and given up before the next
+                for k in range(len(sums.accumulators)):
+                    sums.accumulators[k] = DiskAccumulator(sums.accumulators[k])
         else:
             sums += part
         del part

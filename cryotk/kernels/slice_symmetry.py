@@ -8,7 +8,7 @@ import numpy as np
 _jit = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 
-def add_symmetry_mates_numpy(data, weight, operators, r_max, out_data, out_weight):
+def add_symmetry_mates_numpy(data, weight, operators, r_max, out_data, out_weight, first=0):
     """Add to ``out`` the values of ``data`` and ``weight`` at every operator's image of each grid point; the plain definition.
 
     Parameters
@@ -19,10 +19,12 @@ def add_symmetry_mates_numpy(data, weight, operators, r_max, out_data, out_weigh
         Without the identity.
     r_max : int
     out_data, out_weight : (Z, Y, X), IN and OUT
+        All planes, or some from plane ``first`` on.
+    first : int
     """
     origin = r_max + 1
-    z, y, x = np.indices(data.shape)
-    points = np.stack([x, y - origin, z - origin], -1).reshape(-1, 3).astype(float)
+    z, y, x = np.indices(out_data.shape)
+    points = np.stack([x, y - origin, z + first - origin], -1).reshape(-1, 3).astype(float)
     inside = (points**2).sum(-1) <= r_max**2
     for m in operators:
         p = points[inside] @ np.asarray(m).T
@@ -41,14 +43,14 @@ def add_symmetry_mates_numpy(data, weight, operators, r_max, out_data, out_weigh
 
 
 @_jit
-def add_symmetry_mates(data, weight, operators, r_max, out_data, out_weight):
+def add_symmetry_mates(data, weight, operators, r_max, out_data, out_weight, first=0):
     """Numba twin of :func:`add_symmetry_mates_numpy`."""
     origin = r_max + 1
-    n_z, n_y, n_x = data.shape
+    n_z, n_y, n_x = out_data.shape
     for iz in range(n_z):
         for iy in range(n_y):
             for ix in range(n_x):
-                x0, y0, z0 = float(ix), float(iy - origin), float(iz - origin)
+                x0, y0, z0 = float(ix), float(iy - origin), float(iz + first - origin)
                 if x0 * x0 + y0 * y0 + z0 * z0 > r_max * r_max:
                     continue
                 total = np.complex128(0.0)
@@ -84,12 +86,13 @@ def add_symmetry_mates(data, weight, operators, r_max, out_data, out_weight):
 CUDA_SOURCE = r"""
 extern "C" __global__ void add_symmetry_mates(
     const double2* __restrict__ data, const double* __restrict__ weight, int n_z, int n_y, int n_x,
-    const double* __restrict__ operators, int n_operators, int r_max, double2* out_data, double* out_weight)
+    const double* __restrict__ operators, int n_operators, int r_max, int first,
+    double2* out_data, double* out_weight)
 {
     const long long total = (long long)n_z * n_y * n_x;
     const int origin = r_max + 1;
     for (long long t = blockIdx.x * (long long)blockDim.x + threadIdx.x; t < total; t += (long long)gridDim.x * blockDim.x) {
-        const double x0 = (double)(t % n_x), y0 = (double)(t / n_x % n_y) - origin, z0 = (double)(t / n_x / n_y) - origin;
+        const double x0 = (double)(t % n_x), y0 = (double)(t / n_x % n_y) - origin, z0 = (double)(t / n_x / n_y + first) - origin;
         if (x0 * x0 + y0 * y0 + z0 * z0 > (double)r_max * r_max) continue;
         double re = 0.0, im = 0.0, w = 0.0;
         for (int k = 0; k < n_operators; k++) {
@@ -122,9 +125,9 @@ extern "C" __global__ void add_symmetry_mates(
 """
 
 
-def add_symmetry_mates_cuda(gpu, data, weight, operators, r_max, out_data, out_weight):
+def add_symmetry_mates_cuda(gpu, data, weight, operators, r_max, out_data, out_weight, first=0):
     """CUDA twin of :func:`add_symmetry_mates_numpy`."""
     gpu.launch(
-        CUDA_SOURCE, "add_symmetry_mates", gpu.spread(data.size), 256, data, weight, *(np.int32(n) for n in data.shape), operators,
-        np.int32(len(operators)), np.int32(r_max), out_data, out_weight,
+        CUDA_SOURCE, "add_symmetry_mates", gpu.spread(out_data.size), 256, data, weight, *(np.int32(n) for n in out_data.shape),
+        operators, np.int32(len(operators)), np.int32(r_max), np.int32(first), out_data, out_weight,
     )  # fmt: skip

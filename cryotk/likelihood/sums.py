@@ -16,8 +16,8 @@ __all__ = ["Sums", "stack_classes"]
 class Sums:
     """Posterior-weighted sums over particles. ``a + b`` is the sum over both sets of particles."""
 
-    accumulators: list[Accumulator]
-    """One per class: data and weight in the padded transform."""
+    accumulators: list[Any]
+    """One per class: data and weight in the padded transform (``Accumulator``, or ``DiskAccumulator`` where memory is short)."""
     noise: np.ndarray
     """(G, S) summed squared residuals per model shell."""
     noise_weight: np.ndarray
@@ -69,8 +69,8 @@ class Sums:
         for f in fields(self):
             a, b = getattr(self, f.name), getattr(other, f.name)
             if f.name == "accumulators":
-                for x, y in zip(a, b, strict=True):
-                    x += y
+                for k in range(len(a)):
+                    a[k] += b[k]
             else:
                 a += b
                 setattr(self, f.name, a)

@@ -4,6 +4,7 @@ One implementation serves likelihood, CTF refinement, polishing, subtraction and
 no statistics of poses.
 """
 
+from cryotk.projection.disk import DiskAccumulator, scratch_folder
 from cryotk.projection.predict import group_transform, predict
 from cryotk.projection.reconstruction import (
     Accumulator,
@@ -16,11 +17,13 @@ from cryotk.projection.reference import FourierReference
 
 __all__ = [
     "Accumulator",
+    "DiskAccumulator",
     "FourierReference",
     "ShellStatistics",
     "group_transform",
     "inverse_transform",
     "predict",
+    "scratch_folder",
     "shell_statistics",
     "wiener_reconstruct",
 ]

@@ -26,6 +26,16 @@ FIRST_REGULARISED_SHELL = 5
 WEIGHT_FLOOR = 1e-3
 
 
+def complete_plane(data: np.ndarray, weight: np.ndarray, r_max: int) -> None:
+    """Add to each point of the plane x = 0 its Hermitian mate, in place."""
+    flip = (slice(None, None, -1),) * data.ndim
+    centre = (r_max + 1,) * data.ndim
+    kept = data[centre].copy(), weight[centre].copy()
+    data[...] = data + data[flip].conj()
+    weight[...] = weight + weight[flip]
+    data[centre], weight[centre] = kept
+
+
 class Accumulator:
     """Data and weight of slices inserted into a padded half transform.
 
@@ -94,13 +104,7 @@ class Accumulator:
 
     def symmetrise(self, operators: np.ndarray | None = None) -> None:
         """Complete the plane x = 0 with its mates and add the point group's, in place; sums, not averages."""
-        plane, weight = self.data[..., 0], self.weight[..., 0]
-        flip = (slice(None, None, -1),) * plane.ndim
-        centre = (self.r_max + 1,) * plane.ndim
-        data_0, weight_0 = plane[centre].copy(), weight[centre].copy()
-        self.data[..., 0] = plane + plane[flip].conj()
-        self.weight[..., 0] = weight + weight[flip]
-        self.data[(*centre, 0)], self.weight[(*centre, 0)] = data_0, weight_0
+        complete_plane(self.data[..., 0], self.weight[..., 0], self.r_max)
         if self.is_3d and operators is not None and len(operators) > 1:
             data, weight = self.data.copy(), self.weight.copy()
             add_symmetry_mates(data, weight, np.ascontiguousarray(operators[1:], dtype=float), self.r_max, self.data, self.weight)

@@ -15,7 +15,7 @@ import pytest
 import xarray as xr
 
 import cryotk as ctk
-from cryotk.errors import CheckpointError, DataError, DataWarning, MissingFileError, SettingsError
+from cryotk.errors import CheckpointError, DataError, DataWarning, ExecutionError, MissingFileError, SettingsError
 from cryotk.io import read_star
 
 BOX, PIXEL = 32, 7.0
@@ -123,6 +123,33 @@ def test_lanes_one_at_a_time_change_no_bit(star, reference, monkeypatch):
     for other in results[1:]:
         assert other[0] == results[0][0]
         assert np.array_equal(other[1], results[0][1])
+
+
+def test_sums_on_disk_change_no_bit(star, reference, converged, monkeypatch, tmp_path, caplog):
+    """Where memory is too short for the sums of both halves they are held in files: to the end of the run, the same bits."""
+    from cryotk.jobs import blocks
+    from cryotk.projection import disk
+
+    made = []
+    start = disk.DiskAccumulator.__init__
+
+    def init(self, *args, **more):
+        start(self, *args, **more)
+        made.append(self.shape)
+
+    monkeypatch.setattr(disk.DiskAccumulator, "__init__", init)
+    monkeypatch.setattr(blocks, "available_memory", lambda: 1_000_000_000)
+    monkeypatch.setenv("CRYOTK_SCRATCH", str(tmp_path))
+    job = _job(star, reference)
+    job.run(progress=False)
+    assert job.converged and bits(job) == bits(converged)
+    assert np.array_equal(job.half_maps[0].values, converged.half_maps[0].values)
+    assert len(made) == 2 * job.iteration
+    assert "lanes are done one after the other" in caplog.text and str(tmp_path) in caplog.text
+    assert not any(tmp_path.iterdir())
+    monkeypatch.setenv("CRYOTK_SCRATCH", str(tmp_path / "nowhere"))
+    with pytest.raises(ExecutionError, match="CRYOTK_SCRATCH"):
+        _job(star, reference).iterate()
 
 
 def test_posterior_of_a_particle_is_of_its_own_half(star, reference):

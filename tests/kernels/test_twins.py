@@ -150,6 +150,7 @@ def test_symmetry_mates(backend):
     # a quarter turn falls on grid points, at the rim too
     turns[0] = Rotation.from_euler("z", 90, degrees=True).as_matrix().round() + 0.0
     agree(backend, "add_symmetry_mates", data, weight, turns, r_max, data.copy(), weight.copy(), rtol=1e-12)
+    agree(backend, "add_symmetry_mates", data, weight, turns, r_max, data[3:6].copy(), weight[3:6].copy(), 3, rtol=1e-12)
 
 
 # -- the coarse pass -------------------------------------------------------------------------------------------------
