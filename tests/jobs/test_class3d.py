@@ -229,6 +229,13 @@ def test_relion_continues_our_classification(star, reference):
         cwd=star.parent, capture_output=True, text=True, timeout=600, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert list((star.parent / "on").glob("run*it003*class002.mrc")), run.stdout[-3000:] + run.stderr[-3000:]
+    # and back
+    again = ctk.Class3D.resume(next((star.parent / "on").glob("run*it003_optimiser.star")), star)
+    assert again.iteration == 3 and again.settings.n_classes == 2
+    before, it = again.current, again.iterate()
+    assert it.number == 4
+    for a, b in zip(before.model.references, it.model.references, strict=True):
+        assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.8
 
 
 def test_classes_at_fixed_poses_start_by_correlation_when_the_grey_scale_is_unknown(star, reference):

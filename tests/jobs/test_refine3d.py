@@ -436,3 +436,9 @@ def test_relion_continues_our_refinement(star, reference):
     )  # fmt: skip
     written = list(folder.glob("run*it003*half1_class001.mrc"))
     assert written, run.stdout[-3000:] + run.stderr[-3000:]
+    # and back
+    again = ctk.Refine3D.resume(next(folder.glob("run*it003_optimiser.star")), star)
+    assert again.iteration == 3 and np.array_equal(again.half_sets, job.half_sets)
+    before, it = again.current, again.iterate()
+    assert it.number == 4 and it.half2 is not None
+    assert np.corrcoef(before.half2.references.ravel(), it.half2.references.ravel())[0, 1] > 0.8

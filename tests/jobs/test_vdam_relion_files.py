@@ -228,3 +228,9 @@ def test_relion_goes_on_with_our_2d_classification(star):
     job.run(2, progress=False)
     written, said = _continue(program, job, star.parent, "em", "5" if version >= 4 else "3.1", "--pad", "2")
     assert written, said
+    # and back
+    again = ctk.Class2D.resume(next((star.parent / "on").glob("em*it003*_optimiser.star")), star)
+    assert again.iteration == 3 and again.settings.n_classes == 3
+    it = again.iterate()
+    moved = (it.assignments.class_number.values != again.iterations[0].assignments.class_number.values).mean()
+    assert it.number == 4 and moved < 0.5 and np.isfinite(it.model.references).all()
