@@ -123,6 +123,23 @@ def page(browser):
 
 
 @pytest.fixture
+def show(page, page_of, tmp_path):
+    """Function that opens a widget alone on a page, and waits until its pictures stand still; no error, no request elsewhere."""
+
+    def open_page(widget, width=980, rest=600):
+        (tmp_path / "w.html").write_text(page_of(widget, width))
+        page.errors = []
+        page.page.on("pageerror", lambda e: page.errors.append(str(e)))
+        page.page.goto((tmp_path / "w.html").as_uri())
+        page.page.wait_for_function("window.ready === true")
+        page.page.wait_for_timeout(rest)
+        return page.page
+
+    yield open_page
+    assert page.errors == [] and page.left_the_machine == []
+
+
+@pytest.fixture
 def figures(tmp_path) -> Path:
     """Where pictures go: a folder to look at (CRYOTK_FIGURES), or away."""
     where = Path(os.environ["CRYOTK_FIGURES"]) if os.environ.get("CRYOTK_FIGURES") else tmp_path

@@ -32,20 +32,6 @@ def blobs(k, n, seed=0, pixel_size=2.0):
     return Iteration(9, model, SamplingSettings(), Convergence(), table, {"resolution": 9.0, "average_p_max": 0.4})
 
 
-@pytest.fixture
-def show(page, page_of, tmp_path):
-    def open_page(widget, width=980):
-        (tmp_path / "w.html").write_text(page_of(widget, width))
-        page.errors = []
-        page.page.on("pageerror", lambda e: page.errors.append(str(e)))
-        page.page.goto((tmp_path / "w.html").as_uri())
-        page.page.wait_for_function("window.ready === true")
-        return page.page
-
-    yield open_page
-    assert page.errors == [] and page.left_the_machine == []
-
-
 def chosen(pg):
     return pg.evaluate("model.get('selected')")
 

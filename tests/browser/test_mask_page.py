@@ -9,21 +9,6 @@ import cryotk as ctk
 pytestmark = pytest.mark.browser
 
 
-@pytest.fixture
-def show(page, page_of, tmp_path):
-    def open_page(widget, width=900):
-        (tmp_path / "w.html").write_text(page_of(widget, width))
-        page.errors = []
-        page.page.on("pageerror", lambda e: page.errors.append(str(e)))
-        page.page.goto((tmp_path / "w.html").as_uri())
-        page.page.wait_for_function("window.ready === true")
-        page.page.wait_for_timeout(600)
-        return page.page
-
-    yield open_page
-    assert page.errors == [] and page.left_the_machine == []
-
-
 def inside(pg):
     """Percent of the box, as the page prints it."""
     return float(pg.locator(".ck-numbers").inner_text().split(" ")[1])

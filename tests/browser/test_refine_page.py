@@ -15,21 +15,6 @@ _spec.loader.exec_module(volumes)
 iteration = volumes.iteration
 
 
-@pytest.fixture
-def show(page, page_of, tmp_path):
-    def open_page(widget, width=980):
-        (tmp_path / "w.html").write_text(page_of(widget, width))
-        page.errors = []
-        page.page.on("pageerror", lambda e: page.errors.append(str(e)))
-        page.page.goto((tmp_path / "w.html").as_uri())
-        page.page.wait_for_function("window.ready === true")
-        page.page.wait_for_timeout(600)
-        return page.page
-
-    yield open_page
-    assert page.errors == [] and page.left_the_machine == []
-
-
 def state(view, *names):
     """What a change in Python sends to the page."""
     return {k: getattr(view, k) for k in names}

@@ -8,21 +8,6 @@ from cryotk_widgets import StackView
 pytestmark = pytest.mark.browser
 
 
-@pytest.fixture
-def show(page, page_of, tmp_path):
-    def open_page(widget, width=900):
-        (tmp_path / "w.html").write_text(page_of(widget, width))
-        page.errors = []
-        page.page.on("pageerror", lambda e: page.errors.append(str(e)))
-        page.page.goto((tmp_path / "w.html").as_uri())
-        page.page.wait_for_function("window.ready === true")
-        page.page.wait_for_timeout(150)
-        return page.page
-
-    yield open_page
-    assert page.errors == [] and page.left_the_machine == []
-
-
 def rings(k=50, n=48):
     r = np.hypot(*np.mgrid[-(n // 2) : n - n // 2, -(n // 2) : n - n // 2])
     images = np.exp(-(((r - 4 - np.arange(k)[:, None, None] * 0.3) / 2) ** 2)) + 0.3 * np.random.default_rng(0).normal(

@@ -21,21 +21,6 @@ def bumps(n=48, pixel_size=2.0):
     return xr.DataArray(v.astype(np.float32), dims=("z", "y", "x"), attrs={"pixel_size": pixel_size, "source": "bumps.mrc"})
 
 
-@pytest.fixture
-def show(page, page_of, tmp_path):
-    def open_page(widget, width=900):
-        (tmp_path / "w.html").write_text(page_of(widget, width))
-        page.errors = []
-        page.page.on("pageerror", lambda e: page.errors.append(str(e)))
-        page.page.goto((tmp_path / "w.html").as_uri())
-        page.page.wait_for_function("window.ready === true")
-        rest(page.page)
-        return page.page
-
-    yield open_page
-    assert page.errors == [] and page.left_the_machine == []
-
-
 def rest(pg):
     """Wait until the pictures stand still."""
     pg.wait_for_timeout(700)
@@ -94,6 +79,39 @@ def test_surface_has_the_right_hand_and_the_threshold_moves_it(show):
     pg.wait_for_timeout(500)
     rest(pg)
     assert not (warm(picture(pg)) & right).any() and field.input_value() == "0.950"
+
+
+def test_at_rest_the_picture_grows_smooth_and_a_drag_ends_that(show):
+    pg = show(VolumeView(bumps(), threshold=0.3))
+    canvas = pg.locator("canvas.ck-surface").first
+    pg.wait_for_function("Number(document.querySelector('canvas.ck-surface').dataset.passes) >= 4", timeout=30_000)
+    pg.wait_for_timeout(500)
+    smooth = picture(pg)
+    # the mean of passes: edges cover parts of pixels, the inside stays opaque and bright, outside nothing
+    part = (smooth[..., 3] > 10) & (smooth[..., 3] < 245)
+    solid = smooth[..., 3] >= 245
+    assert 100 < part.sum() < 0.2 * solid.sum() and smooth[0, 0, 3] == 0
+    assert smooth[solid][:, 0].max() > 190
+    box = canvas.bounding_box()
+    pg.mouse.move(box["x"] + 50, box["y"] + 50)
+    pg.mouse.down()
+    pg.mouse.move(box["x"] + 90, box["y"] + 50)
+    pg.wait_for_function("document.querySelector('canvas.ck-surface').dataset.passes === '0'", timeout=5000)
+    pg.mouse.up()
+    pg.wait_for_function("Number(document.querySelector('canvas.ck-surface').dataset.passes) >= 4", timeout=30_000)
+
+
+def test_a_crevice_is_darker_than_what_lies_open(show):
+    z, y, x = np.meshgrid(*[np.arange(48) - 24] * 3, indexing="ij")
+    # a plate that faces the viewer, with a narrow trench down its middle
+    plate = ((abs(z) < 10) & (abs(x) < 18) & (abs(y) < 18) & ~((abs(x) < 3) & (z > -4))).astype(np.float32)
+    pg = show(VolumeView(plate, pixel_size=2.0, threshold=0.5))
+    pg.wait_for_function("Number(document.querySelector('canvas.ck-surface').dataset.passes) >= 4", timeout=30_000)
+    image = picture(pg)
+    n = image.shape[0]
+    row = image[n // 2 - 10 : n // 2 + 10, :, 0].mean(0)
+    floor, face = row[n // 2 - 3 : n // 2 + 3].mean(), row[np.nonzero(row)[0][0] + n // 10 : n // 2 - n // 10].mean()
+    assert floor < 0.75 * face, (floor, face)
 
 
 def test_drag_turns_shift_pans_wheel_zooms_double_click_resets(show):

@@ -1,11 +1,13 @@
 // A map as a surface: drag turns, shift-drag pans, wheel zooms, double click resets; half resolution while it moves.
+const PASSES = 8;
 function createSurface(view, { name, camera, turn, reset, extra }) {
   const { make, named, doc } = view;
   const canvas = named(make("canvas", "ck-surface"), name), context = canvas.getContext("2d");
   canvas.tabIndex = 0;
   canvas.setAttribute("role", "img");
   canvas.title = "drag turns · shift-drag pans · wheel zooms · double click resets · arrow keys turn";
-  let map = null, what = null, waiting = 0, rest = 0, moving = false, cost = 40, finest = 1;
+  const layer = doc.createElement("canvas"), sum = doc.createElement("canvas");
+  let map = null, what = null, waiting = 0, rest = 0, moving = false, cost = 40, pass = 0, sharp = true;
   const stats = { frames: 0, milliseconds: 0 };
   const edge = () => [canvas.clientWidth || 320, canvas.clientHeight || 320];
 
@@ -47,42 +49,74 @@ function createSurface(view, { name, camera, turn, reset, extra }) {
     context.globalAlpha = 1;
     extra?.(context, W, H, ratio);
   }
+  // the map, and the glass around it, on a canvas
+  function compose(to, W, H, half, scale, fine) {
+    const context = to.getContext("2d"), all = [0, 0, W, H];
+    if (to.width !== W || to.height !== H) { to.width = W; to.height = H; }
+    context.clearRect(...all);
+    if (!drawMap(context, all, map, { ...what, half, fine, pass }, scale)) return false;
+    if (what.over) {
+      // a second surface around the first, as if of glass
+      context.globalAlpha = what.over.alpha;
+      drawMap(context, all, what.over.map, { ...what, half, fine, pass, tinted: false, level: what.over.level, colour: what.over.colour }, scale);
+      context.globalAlpha = 1;
+    }
+    return true;
+  }
+  // at rest the picture is the mean of passes that differ by parts of a pixel and by where they look for shadows
   function paint(scale, fine) {
     if (!map || !what) return;
     const [w, h] = edge(), ratio = Math.max(1, doc.defaultView.devicePixelRatio || 1), W = Math.round(w * ratio), H = Math.round(h * ratio);
     if (canvas.width !== W || canvas.height !== H) { canvas.width = W; canvas.height = H; }
     const start = performance.now(), half = 0.5 * what.extent / (what.zoom || 1);
-    context.clearRect(0, 0, W, H);
-    const drawn = drawMap(context, [0, 0, W, H], map, { ...what, half, fine }, scale / ratio);
-    if (drawn && what.over) {
-      // a second surface around the first, as if of glass
-      context.globalAlpha = what.over.alpha;
-      drawMap(context, [0, 0, W, H], what.over.map, { ...what, half, fine, tinted: false, level: what.over.level, colour: what.over.colour }, scale / ratio);
-      context.globalAlpha = 1;
-    }
+    // at rest every point of the screen, unless that is dear
+    if (fine && sharp) scale = ratio;
+    let drawn;
+    if (fine) {
+      drawn = compose(pass ? layer : sum, W, H, half, scale / ratio, true);
+      if (drawn && pass) {
+        // mean of colours and of what is covered: the old ones' share, and the new one's added
+        const c = sum.getContext("2d"), share = 1 / (pass + 1);
+        c.globalCompositeOperation = "destination-in";
+        c.fillStyle = `rgba(0,0,0,${1 - share})`;
+        c.fillRect(0, 0, W, H);
+        c.globalCompositeOperation = "lighter";
+        c.globalAlpha = share;
+        c.drawImage(layer, 0, 0);
+        c.globalAlpha = 1;
+        c.globalCompositeOperation = "source-over";
+      }
+      context.clearRect(0, 0, W, H);
+      context.drawImage(sum, 0, 0);
+    } else drawn = compose(canvas, W, H, half, scale / ratio, false);
     if (!drawn) {
       context.fillStyle = rgb(what.ink);
       context.font = `${13 * ratio}px system-ui, sans-serif`;
       context.fillText("This browser draws no WebGL 2: the slices show the map.", 16 * ratio, 28 * ratio);
     }
     overlay(W, H, ratio, half);
-    stats.frames++;
     stats.milliseconds = performance.now() - start;
-    canvas.dataset.frames = stats.frames;
+    if (fine && ratio > 1 && stats.milliseconds > 400) sharp = false;
+    if (!pass) canvas.dataset.frames = ++stats.frames;
+    canvas.dataset.passes = fine ? pass + 1 : 0;
     if (moving) cost = 0.7 * cost + 0.3 * stats.milliseconds;
   }
-  // moving: half the points of the screen each way, fewer when that is still slow; at rest: all, then smooth edges where that is cheap
-  function quick() { paint(Math.min(0.5, (cost > 80 ? 150 : cost > 45 ? 200 : 320) / edge()[0]), false); }
+  // moving: half the points of the screen each way, fewer when that is still slow; at rest: all, again and again until it is smooth
+  function quick() { pass = 0; paint(Math.min(0.5, (cost > 80 ? 150 : cost > 45 ? 200 : 320) / edge()[0]), false); }
   function settle() { rest = setTimeout(() => { moving = false; draw(false); }, 220); }
+  function again() {
+    const most = stats.milliseconds > 250 ? 4 : PASSES;
+    // half of the time is left for the hand that moves on
+    if (pass + 1 < most) rest = setTimeout(() => { waiting = requestAnimationFrame(() => { pass++; paint(1, true); again(); }); }, Math.max(15, stats.milliseconds));
+  }
   function draw(fast = moving) {
     cancelAnimationFrame(waiting);
     clearTimeout(rest);
     waiting = requestAnimationFrame(() => {
       if (fast) return quick();
-      paint(finest, true);
-      // cheap enough? then once more with smooth edges; too dear is what would keep a hand waiting that moves on
-      if (finest < 1.5 && stats.milliseconds < 90) rest = setTimeout(() => { finest = stats.milliseconds < 25 ? 2 : 1.5; draw(false); }, 200);
-      else if (finest > 1 && stats.milliseconds > 300) finest = 1;
+      pass = 0;
+      paint(1, true);
+      again();
     });
     if (fast) settle();
   }
@@ -141,7 +175,12 @@ function createSurface(view, { name, camera, turn, reset, extra }) {
   return {
     el: canvas, stats, draw, move, moveNow,
     show(newMap, newWhat) { map = newMap; what = newWhat; },
-    picture() { paint(Math.max(finest, 1.5), true); return canvas; },
+    picture() {
+      cancelAnimationFrame(waiting);
+      clearTimeout(rest);
+      for (pass = 0; pass < PASSES; pass++) paint(1, true);
+      return canvas;
+    },
     close() { watch?.disconnect(); cancelAnimationFrame(waiting); clearTimeout(rest); map?.drop(); },
   };
 }

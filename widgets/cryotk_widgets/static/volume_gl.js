@@ -9,7 +9,8 @@ uniform sampler3D map, blocks, cells, tint; uniform sampler2D palette;
 uniform mat3 turn;               // view to map
 uniform vec3 centre, size, lo, hi;
 uniform vec2 half_view, pan;     // voxels
-uniform float level, pace, near, front, far, cell, tinted, fine;
+uniform vec2 jitter;             // of the point in a pixel, in half pictures
+uniform float level, pace, near, front, far, cell, tinted, fine, pass;
 uniform vec2 tint_shown;         // 8-bit range that the palette spans
 uniform vec3 colour, background;
 const float B = 8.0;
@@ -18,9 +19,22 @@ vec3 slope(vec3 p, float h) {
   return vec3(value(p + vec3(h, 0, 0)) - value(p - vec3(h, 0, 0)), value(p + vec3(0, h, 0)) - value(p - vec3(0, h, 0)),
     value(p + vec3(0, 0, h)) - value(p - vec3(0, 0, h)));
 }
+vec3 eye, beam;
+float cell_at(vec3 p) { return texture(cells, p / cell / vec3(textureSize(cells, 0))).r; }
+float hides(float v) { return smoothstep(0.3 * level, 0.95 * level, v); }
+// how much stands between p and the sky towards w: the map itself near by, cells of it farther away; nothing before a clipping plane
+float hidden(vec3 p, vec3 w) {
+  float room = dot(w, beam) < 0.0 ? (dot(p - eye, beam) - near) / -dot(w, beam) : 1e9;
+  float o = room > 2.6 ? 0.85 * smoothstep(0.75 * level, 1.1 * level, value(p + w * 2.6)) : 0.0;
+  if (room > 5.0) o = max(o, smoothstep(0.75 * level, 1.1 * level, value(p + w * 5.0)));
+  if (room > 9.0) o = max(o, 0.95 * hides(cell_at(p + w * 9.0)));
+  if (room > 15.0) o = max(o, 0.85 * hides(cell_at(p + w * 15.0)));
+  return room > 25.0 ? max(o, 0.7 * hides(cell_at(p + w * 25.0))) : o;
+}
 void main() {
   pixel = vec4(0.0);
-  vec3 d = turn * vec3(0, 0, -1), o = turn * vec3(at * half_view + pan, 0.0) + centre;
+  vec3 d = turn * vec3(0, 0, -1), o = turn * vec3((at + jitter) * half_view + pan, 0.0) + centre;
+  eye = o; beam = d;
   vec3 inverse = 1.0 / (mix(vec3(-1), vec3(1), greaterThanEqual(d, vec3(0))) * max(abs(d), vec3(1e-6)));
   vec3 a = (lo - o) * inverse, b = (hi - o) * inverse, first = min(a, b), last = max(a, b);
   float box = max(max(first.x, first.y), first.z), t = max(box, near), end = min(min(last.x, last.y), last.z);
@@ -57,29 +71,39 @@ void main() {
     if (dot(n, d) > 0.0) n = -n;
   }
   vec3 p = o + d * t, view = n * turn;          // transpose: map to view
-  // a key light from the upper left, light from the sky, and shadow where much surrounds the point
-  float open = 1.0;
-  if (fine > 0.5) {
+  // a key light from the upper left with soft shadows, light from the whole sky where it is open, a little from the right
+  vec3 lamp = vec3(-0.48, 0.58, 0.66);
+  float open = 1.0, lit = 1.0;
+  if (fine > 0.5 && !cap) {
+    vec3 u = normalize(cross(n, abs(n.z) < 0.8 ? vec3(0, 0, 1) : vec3(1, 0, 0))), v = cross(n, u);
     float around = 0.0;
-    around += smoothstep(0.0, level, texture(cells, (p + n * 3.0) / cell / vec3(textureSize(cells, 0))).r) * 0.36;
-    around += smoothstep(0.0, level, texture(cells, (p + n * 7.0) / cell / vec3(textureSize(cells, 0))).r) * 0.36;
-    around += smoothstep(0.0, level, texture(cells, (p + n * 13.0) / cell / vec3(textureSize(cells, 0))).r) * 0.28;
-    open = 1.0 - 0.95 * around;
-  } else open = 1.0 - 0.7 * smoothstep(0.0, level, texture(cells, (p + n * 6.0) / cell / vec3(textureSize(cells, 0))).r);
-  if (cap) open = 1.0;
-  float key = max(dot(view, normalize(vec3(-0.45, 0.6, 0.75))), 0.0), sky = 0.5 + 0.5 * view.y, shine = pow(max(dot(view, normalize(vec3(-0.24, 0.32, 0.93))), 0.0), 40.0);
+    for (int i = 0; i < 3; i++) {               // of 24 directions, three in each pass over the picture
+      float j = float(i) * 8.0 + pass, up = sqrt(1.0 - (j + 0.5) / 24.0), out_ = sqrt((j + 0.5) / 24.0), angle = 2.399963 * j;
+      around += hidden(p, out_ * (cos(angle) * u + sin(angle) * v) + up * n);
+    }
+    open = 1.0 - around / 3.0;
+    open *= 1.0 - 0.45 * smoothstep(0.75 * level, 1.1 * level, value(p + n * 1.7));
+    lit = 1.0 - hidden(p + n, turn * normalize(lamp + 0.14 * vec3(cos(2.4 * pass), sin(2.4 * pass), 0)));
+  } else if (!cap) {
+    float room = dot(p - eye, d) - near;
+    open = 1.0 - 0.75 * max(hides(cell_at(p + n * min(6.0, room))), room > 14.0 ? 0.8 * hides(cell_at(p + n * 14.0)) : 0.0);
+    lit = room > 14.0 ? 1.0 - 0.8 * hides(cell_at(p + n * 3.0 + turn * lamp * 11.0)) : 1.0;
+  }
+  float key = max(dot(view, normalize(lamp)), 0.0), sky = 0.5 + 0.5 * view.y, side = max(dot(view, vec3(0.66, -0.2, 0.72)), 0.0);
+  float shine = pow(max(dot(view, normalize(vec3(-0.26, 0.31, 0.91))), 0.0), 36.0), rim = smoothstep(0.0, 0.42, view.z);
   vec3 base = colour;
   if (tinted > 0.5) {
     float c = texture(tint, p / size).r * 255.0;
     base = c < 0.5 ? vec3(0.62) : texture(palette, vec2(clamp((c - tint_shown.x) / (tint_shown.y - tint_shown.x), 0.002, 0.998), 0.5)).rgb;
   }
   base *= base;                                 // light adds in linear space
-  vec3 light = base * (open * (0.24 + 0.26 * sky) + 0.82 * key * (0.35 + 0.65 * open)) + 0.06 * shine * open;
+  vec3 light = base * ((0.08 + 0.92 * open) * (0.24 + 0.32 * sky + 0.16 * side) + 0.92 * key * lit * (0.5 + 0.5 * open)) + 0.12 * shine * lit * open;
+  light *= mix(0.45, 1.0, rim);                 // a dark rim parts what is in front from what is behind
   if (cap) light = base * (0.18 + 0.5 * clamp((value(p) - level) / (1.0 - level), 0.0, 1.0));
   vec3 shown = sqrt(light);
   float depth = clamp((t - front) / (far - front), 0.0, 1.0);
-  depth = clamp((depth - 0.25) / 0.75, 0.0, 1.0);
-  pixel = vec4(mix(shown, background, 0.5 * depth * depth), 1.0);
+  depth = clamp((depth - 0.3) / 0.7, 0.0, 1.0);
+  pixel = vec4(mix(shown, background, 0.34 * depth * depth * (0.3 + 0.7 * open)), 1.0);
 }`;
 
 export function graphics() {
@@ -178,6 +202,10 @@ export function drawMap(context, [x, y, w, h], map, what, scale = 1) {
     f("pace", what.fine ? 0.6 : 1.3);
     f("cell", 4);
     f("fine", what.fine ? 1 : 0);
+    // passes over a picture at rest differ by less than a pixel, and in the directions that they look for shadows
+    const pass = what.pass ?? 0, part = (k) => ((0.5 + pass * k) % 1) - 0.5;
+    f("pass", pass);
+    gl.uniform2f(where.jitter, what.fine ? 2 * part(0.7548777) / W : 0, what.fine ? 2 * part(0.5698403) / H : 0);
     f("tinted", map.tint && what.tinted !== false ? 1 : 0);
     gl.uniform2fv(where.tint_shown, what.tintShown || [1, 255]);
     gl.uniform3fv(where.colour, what.colour);
