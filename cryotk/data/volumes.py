@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,17 +36,27 @@ def as_volume(array: Any, pixel_size: float, source: str = "") -> xr.DataArray:
     source : str
         Where it came from.
     """
-    import xarray as xr
-
     # cupy says what it is by the second alone
     is_array = hasattr(array, "__array_namespace__") or hasattr(array, "__array_function__")
     data = array if is_array else np.asarray(array)
     if data.ndim != 3:
         raise DataError(f"a volume has 3 dimensions, not {data.ndim}")
-    return xr.DataArray(
-        data, dims=("z", "y", "x"), coords=_coordinates(data.shape, ("z", "y", "x"), pixel_size), name="density",
-        attrs={"pixel_size": float(pixel_size), "source": source},
-    )
+    out = _empty_volume(tuple(data.shape), float(pixel_size)).copy(deep=False, data=data)
+    out.attrs = {"pixel_size": float(pixel_size), "source": source}
+    return out
+
+
+@lru_cache(maxsize=16)
+def _empty_volume(shape: tuple[int, ...], pixel_size: float) -> xr.DataArray:
+    """A volume without memory, whose coordinates others copy: making them anew costs as much as filtering a small map."""
+    import xarray as xr
+
+    axes = ("z", "y", "x")
+    zeros = np.broadcast_to(np.float32(0), shape)
+    out = xr.DataArray(zeros, dims=axes, coords=_coordinates(shape, axes, pixel_size), name="density")
+    for axis in axes:
+        out.coords.variables[axis].values.setflags(write=False)
+    return out
 
 
 def open_volume(path: Any, pixel_size: float | None = None) -> xr.DataArray:
@@ -147,11 +158,14 @@ def pixel_size_of(array: Any) -> float | None:
     None when it has neither.
     """
     stated = getattr(array, "attrs", {}).get("pixel_size")
+    # variables, not DataArrays: these are slow to make
+    coordinates = getattr(getattr(array, "coords", None), "variables", {})
     for axis in ("x", "y", "z"):
-        c = getattr(array, "coords", {}).get(axis)
+        c = coordinates.get(axis)
         if c is None or c.dims != (axis,) or c.size < 2 or c.attrs.get("units") != "Å":
             continue
-        step = abs(float(c[-1]) - float(c[0])) / (c.size - 1)
+        values = c.values
+        step = abs(float(values[-1]) - float(values[0])) / (c.size - 1)
         if step > 0:
             return float(stated) if stated is not None and abs(stated - step) <= 1e-6 * step else step
     return None if stated is None else float(stated)

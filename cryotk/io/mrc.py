@@ -142,10 +142,16 @@ def read_images(header: MrcHeader, indices: np.ndarray) -> np.ndarray:
     order = np.argsort(index, kind="stable")
     longest = min(256, max(1, _BLOCK_BYTES // max(header.image_bytes, 1)))
     runs = _runs(index[order], longest)
-    buffer = np.empty((max(j - i for i, j in runs), *header.shape[1:]), header.dtype)
+    buffer = None
     with open(header.path, "rb", buffering=0) as f:
         for i, j in runs:
             f.seek(header.offset + int(index[order[i]]) * header.image_bytes)
+            together = order[j - 1] - order[i] == j - 1 - i and bool((np.diff(order[i:j]) == 1).all())
+            if together and header.dtype == out.dtype:
+                _fill(f, out[order[i] : order[i] + j - i], header.path)
+                continue
+            if buffer is None:
+                buffer = np.empty((max(b - a for a, b in runs), *header.shape[1:]), header.dtype)
             _fill(f, buffer[: j - i], header.path)
             out[order[i:j]] = buffer[: j - i]
     return out
@@ -240,26 +246,55 @@ def write_mrc(path: str | os.PathLike[str], data: Any, pixel_size: float, *, is_
     nz = array.shape[0]
     step = max(1, min(nz, _BLOCK_BYTES // max(1, 4 * array.shape[1] * array.shape[2])))
     edges = [0, *np.cumsum(array.chunks[0]).tolist()] if hasattr(array, "dask") else [*range(0, nz, step), nz]
-    low, high, total, square = np.inf, -np.inf, 0.0, 0.0
+    stats = _Statistics()
+    mode = 2 if dtype == "float32" else 12
+
+    def stored(start: int, end: int) -> np.ndarray:
+        block = np.asarray(array[start:end], np.float32)
+        if dtype == "float16" and block.size and float(np.abs(block).max()) > 65504:
+            raise DataError(f"{path}: float16 holds values up to 65504, found {np.abs(block).max():g}; write float32")
+        out = np.ascontiguousarray(block, "<f4" if dtype == "float32" else "<f2")
+        stats.add(out.astype(np.float32, copy=False))  # the header describes what is in the file
+        return out
+
     with atomic_file(path) as f:
+        if len(edges) == 2:
+            block = stored(*edges)
+            f.write(_header(array.shape, float(pixel_size), mode, is_stack, stats.values()))
+            if block.size:
+                f.write(block.data)
+            return
         f.write(bytes(1024))
         for start, end in itertools.pairwise(edges):
-            block = np.asarray(array[start:end], np.float32)
-            if block.size == 0:
-                continue
-            if dtype == "float16" and float(np.abs(block).max()) > 65504:
-                raise DataError(f"{path}: float16 holds values up to 65504, found {np.abs(block).max():g}; write float32")
-            stored = np.ascontiguousarray(block, "<f4" if dtype == "float32" else "<f2")
-            block = stored.astype(np.float32, copy=False)  # the header describes what is in the file
-            low, high = min(low, float(block.min())), max(high, float(block.max()))
-            total += float(block.sum(dtype=float))
-            square += float(np.einsum("i,i->", block.ravel(), block.ravel(), dtype=float))
-            f.write(stored.data)
-        n = max(1, math.prod(array.shape))
-        mean = total / n
-        spread = math.sqrt(max(0.0, square / n - mean**2)) if math.isfinite(square) else 0.0
+            block = stored(start, end)
+            if block.size:
+                f.write(block.data)
         f.seek(0)
-        f.write(_header(array.shape, float(pixel_size), 2 if dtype == "float32" else 12, is_stack, (low, high, mean, spread)))
+        f.write(_header(array.shape, float(pixel_size), mode, is_stack, stats.values()))
+
+
+class _Statistics:
+    """Minimum, maximum, mean and standard deviation of blocks."""
+
+    def __init__(self) -> None:
+        self.low, self.high, self.total, self.square, self.n = np.inf, -np.inf, 0.0, 0.0, 0
+
+    def add(self, block: np.ndarray) -> None:
+        if block.size == 0:
+            return
+        self.low, self.high = min(self.low, float(block.min())), max(self.high, float(block.max()))
+        flat = block.reshape(-1)
+        for i in range(0, flat.size, 16_384):  # in the cache in double precision
+            piece = flat[i : i + 16_384].astype(float)
+            self.total += float(piece.sum())
+            self.square += float(piece @ piece)
+        self.n += block.size
+
+    def values(self) -> tuple[float, ...]:
+        n = max(1, self.n)
+        mean = self.total / n
+        spread = math.sqrt(max(0.0, self.square / n - mean**2)) if math.isfinite(self.square) else 0.0
+        return self.low, self.high, mean, spread
 
 
 def _header(shape: tuple[int, ...], a: float, mode: int, is_stack: bool, stats: tuple[float, ...]) -> bytes:

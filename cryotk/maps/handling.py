@@ -11,7 +11,7 @@ from cryotk.errors import DataWarning, SettingsError
 from cryotk.fourier import resized_box
 from cryotk.maps import gains
 from cryotk.maps.inputs import map_of, name_of, open_map, require_cube, values_of
-from cryotk.maps.transform import apply_gain, forward, inverse, namespace, random_phases
+from cryotk.maps.transform import filtered, forward, inverse, namespace, random_phases
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -27,11 +27,7 @@ _AXES = {"z": 0, "y": 1, "x": 2}
 def _filtered(volume: Any, gain_of: Any, history: str, pixel_size: float | None) -> xr.DataArray:
     v = open_map(volume, pixel_size=pixel_size)
     n = require_cube(v)
-    return map_of(
-        inverse(apply_gain(forward(values_of(v)), gain_of(n, float(v.attrs["pixel_size"])), overwrite=True), n, overwrite=True),
-        v,
-        history=history,
-    )
+    return map_of(filtered(values_of(v), gain_of(n, float(v.attrs["pixel_size"]))), v, history=history)
 
 
 def lowpass(volume: Any, resolution: float, width: float = 2.0, pixel_size: float | None = None) -> xr.DataArray:
@@ -137,9 +133,9 @@ def rescale(volume: Any, pixel_size: float) -> xr.DataArray:
 
 def _resized(x: Any, n: int, m: int) -> Any:
     """Crop or pad the transform; the centre ``n // 2`` goes to ``m // 2``."""
-    f = forward(x)
-    xp = namespace(f)
     small = min(n, m)
+    f = forward(x, reach=small // 2 if small < n else None)
+    xp = namespace(f)
     up, down = small // 2 + 1, (small - 1) // 2  # rows of positive (with Nyquist) and negative frequency
     out = xp.zeros((m, m, m // 2 + 1), dtype=f.dtype)
     for target_z, source_z in ((slice(0, up), slice(0, up)), (slice(m - down, m), slice(n - down, n))):

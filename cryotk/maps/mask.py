@@ -20,7 +20,7 @@ from cryotk.maps import gains
 from cryotk.maps.inputs import fraction_inside, map_of, on_host, open_map, require_cube, require_same_box, values_of
 from cryotk.maps.report import plot_with, table_html, table_text
 from cryotk.maps.threshold import suggest_threshold
-from cryotk.maps.transform import apply_gain, each_slab, forward, inverse, is_numpy, namespace, to_numpy
+from cryotk.maps.transform import each_slab, filtered, is_numpy, namespace, to_numpy
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -165,7 +165,7 @@ def create_mask(
             n = require_cube(v, "map for a mask with a low-pass (lowpass=None masks others)")
             gain = gains.lowpass_gain(n, a, lowpass, lowpass_edge)
             low = map_of(
-                inverse(apply_gain(forward(values_of(v)), gain, overwrite=True), n, overwrite=True),
+                filtered(values_of(v), gain),
                 v,
                 history=f"low-pass {lowpass:g} Å",
             )

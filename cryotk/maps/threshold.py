@@ -9,7 +9,7 @@ import numpy as np
 from cryotk.errors import DataError, SettingsError
 from cryotk.maps import gains
 from cryotk.maps.inputs import open_map, require_cube, values_of
-from cryotk.maps.transform import apply_gain, forward, inverse, namespace, to_numpy
+from cryotk.maps.transform import filtered, namespace, to_numpy
 
 __all__ = ["SuggestedThreshold", "suggest_threshold"]
 
@@ -51,7 +51,7 @@ def suggest_threshold(
     data = values_of(v)
     if lowpass:
         n = require_cube(v, "map")
-        data = inverse(apply_gain(forward(data), gains.lowpass_gain(n, a, lowpass), overwrite=True), n, overwrite=True)
+        data = filtered(data, gains.lowpass_gain(n, a, lowpass))
     xp = namespace(data)
     flat = xp.reshape(data, (-1,))
     count = int(flat.shape[0])

@@ -7,9 +7,10 @@ CUDA twins, whole; other libraries through their own functions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
 from typing import Any
 
@@ -25,6 +26,7 @@ __all__ = [
     "amplitudes_by_radius",
     "apply_gain",
     "cross_sums",
+    "filtered",
     "forward",
     "inverse",
     "is_numpy",
@@ -83,42 +85,44 @@ def _slabs(n: int) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in pairwise(edges) if b > a]
 
 
-def each_slab(function: Callable[[int, int], Any], n: int, backend: Backend | None = None) -> list[Any]:
+def each_slab(
+    function: Callable[[int, int], Any], n: int, backend: Backend | None = None, share: float = 1.0, box: int | None = None
+) -> list[Any]:
     """Run a function over a fixed cut of ``n`` planes, in threads, or on a device over all at once; results in order.
 
-    One step of a call's progress.
+    One step of a call's progress, or a share of it. ``box`` decides whether threads pay, where ``n`` is a part of it.
     """
     if backend is not None and backend.on_device:
         with backend.use():
-            out = [function(0, n)]
-        pulse(1.0)
+            out: list[Any] = [function(0, n)]
+        pulse(share)
         return out
     slabs, threads = _slabs(n), default_threads()
-    out, share = [], 1 / len(slabs)
-    if threads == 1 or n < _SMALL:
+    out = []
+    if threads == 1 or (box or n) < _SMALL:
         for s in slabs:
             out.append(function(*s))
-            pulse(share)
+            pulse(share / len(slabs))
         return out
     with ThreadPoolExecutor(threads) as pool:
         waiting = [pool.submit(function, *s) for s in slabs]
         try:
             for future in waiting:
                 out.append(future.result())
-                pulse(share)
+                pulse(share / len(slabs))
         finally:
             for future in waiting:
                 future.cancel()
     return out
 
 
-def _pieces(function: Callable[[int, int], Any], n: int) -> None:
-    """A pass of a transform: slabs of a large box, a small one at once."""
-    if n >= _SMALL:
-        each_slab(function, n)
+def _pieces(function: Callable[[int, int], Any], n: int, box: int, share: float = 1.0) -> None:
+    """A pass of a transform, or a share of it: slabs of a large box, a small one at once."""
+    if box >= _SMALL:
+        each_slab(function, n, share=share, box=box)
     else:
         function(0, n)
-        pulse(1.0)
+        pulse(share)
 
 
 def _contiguous(x: Any) -> Any:
@@ -127,12 +131,19 @@ def _contiguous(x: Any) -> Any:
     return x if backend is None else backend.to_device(x)
 
 
-def forward(x: Any, mask: Any = None) -> Any:
-    """Half transform of a cube, divided by the number of voxels; of ``x * mask`` when one is given."""
+def forward(x: Any, mask: Any = None, reach: int | None = None) -> Any:
+    """Half transform of a cube, divided by the number of voxels; of ``x * mask`` when one is given.
+
+    With ``reach`` only what has all three ``|k|`` up to it is right: the rest is left undone, and needs a gain of 0.
+    """
     n = x.shape[-1]
     if not is_numpy(x):
         xp = namespace(x)
         out = _contiguous(xp.fft.rfftn(x if mask is None else x * mask, axes=(0, 1, 2), norm="forward"))
+        pulse(3.0)
+        return out
+    if n < _SMALL and reach is None:
+        out = scipy.fft.rfftn(x if mask is None else x * mask, norm="forward", workers=1)
         pulse(3.0)
         return out
     f = np.empty((n, n, n // 2 + 1), np.complex128 if x.dtype == np.float64 else np.complex64)
@@ -141,38 +152,79 @@ def forward(x: Any, mask: Any = None) -> Any:
         block = x[a:b] if mask is None else x[a:b] * mask[a:b]
         f[a:b] = scipy.fft.rfft(block, axis=2, norm="forward", workers=1)
 
-    _pieces(lines, n)
-    return _in_planes(scipy.fft.fft, f)
+    _pieces(lines, n, n)
+    return _in_planes(scipy.fft.fft, f, reach)
 
 
-def _in_planes(transform: Any, f: np.ndarray) -> np.ndarray:
+def _in_planes(transform: Any, f: np.ndarray, reach: int | None = None) -> np.ndarray:
     """Complex transforms along z and y, in place; the forward one is divided by the number of points."""
 
-    def along(axis: int, planes: np.ndarray) -> None:
-        out = transform(planes, axis=axis, overwrite_x=True, workers=1, norm="forward")
-        if not np.may_share_memory(out, planes):
-            planes[...] = out
+    def along(axis: int, lines: np.ndarray) -> None:
+        out = transform(lines, axis=axis, overwrite_x=True, workers=1, norm="forward")
+        if not np.may_share_memory(out, lines):
+            lines[...] = out
 
-    _pieces(lambda a, b: along(1, f[a:b]), f.shape[0])
-    _pieces(lambda a, b: along(0, f[:, a:b]), f.shape[1])
+    n, k = f.shape[0], f.shape[0] // 2 if reach is None else min(reach, f.shape[0] // 2)
+    wanted = [slice(0, n)] if 2 * k + 1 >= n else [slice(0, k + 1), slice(n - k, n)]
+
+    def along_y() -> None:
+        _pieces(lambda a, b: along(1, f[a:b, :, : k + 1]), n, n)
+
+    def part_along_z(part: np.ndarray, a: int, b: int) -> None:
+        along(0, part[:, a:b])
+
+    def along_z() -> None:
+        for rows in wanted:
+            part = f[:, rows, : k + 1]
+            _pieces(partial(part_along_z, part), part.shape[1], n, 1 / len(wanted))
+
+    # rows that nobody wants are left out of z, so it comes after y forwards and before it backwards
+    for step in (along_y, along_z) if reach is None or transform is scipy.fft.fft else (along_z, along_y):
+        step()
     return f
 
 
-def inverse(f: Any, n: int, overwrite: bool = False) -> Any:
-    """Map of a half transform; ``overwrite`` allows using the transform's memory."""
+def inverse(f: Any, n: int, overwrite: bool = False, reach: int | None = None) -> Any:
+    """Map of a half transform; ``overwrite`` allows using the transform's memory, ``reach`` says where it is zero beyond."""
     if not is_numpy(f):
         xp = namespace(f)
         out = _contiguous(xp.fft.irfftn(f, s=(n, n, n), axes=(0, 1, 2), norm="forward"))
         pulse(3.0)
         return out
-    work = _in_planes(scipy.fft.ifft, f if overwrite else f.copy())
-    out = np.empty((n, n, n), np.float64 if f.dtype == np.complex128 else np.float32)
+    if n < _SMALL and reach is None:
+        out = scipy.fft.irfftn(f, s=(n, n, n), norm="forward", overwrite_x=overwrite, workers=1)
+        pulse(3.0)
+        return out
+    work = _in_planes(scipy.fft.ifft, f if overwrite else f.copy(), reach)
+    return _lines_in_place(work, n)
+
+
+def _lines_in_place(work: np.ndarray, n: int) -> np.ndarray:
+    """Real lines of a transform along x, in its own memory: new memory of this size is slow to get and a volume more."""
+    if not work.flags.c_contiguous:
+        return np.ascontiguousarray(scipy.fft.irfft(work, n, axis=2, norm="forward", workers=1))
+    memory = work.reshape(-1).view(work.real.dtype)
+    stride = n * (2 * work.shape[2])
 
     def lines(a: int, b: int) -> None:
-        out[a:b] = scipy.fft.irfft(work[a:b], n, axis=2, norm="forward", workers=1)
+        memory[a * stride : a * stride + (b - a) * n * n] = scipy.fft.irfft(
+            work[a:b], n, axis=2, norm="forward", workers=1
+        ).reshape(-1)
 
-    _pieces(lines, n)
-    return out
+    _pieces(lines, n, n)
+    slabs = _slabs(n) if n >= _SMALL else []
+    for a, b in slabs[1:]:  # close the gaps between slabs
+        memory[a * n * n : b * n * n] = memory[a * stride : a * stride + (b - a) * n * n]
+    return memory[: n**3].reshape(n, n, n)
+
+
+def filtered(x: Any, gain: np.ndarray) -> Any:
+    """A map through a gain that is a table over ``k^2``; what the gain erases is not transformed."""
+    n = x.shape[-1]
+    passed = np.nonzero(gain)[0]
+    last = math.isqrt(int(passed[-1])) if len(passed) else 0
+    reach = last if last < n // 2 else None
+    return inverse(apply_gain(forward(x, reach=reach), gain, overwrite=True), n, overwrite=True, reach=reach)
 
 
 def mask_transform(f: Any, mask: Any) -> Any:
@@ -187,7 +239,7 @@ def mask_transform(f: Any, mask: Any) -> Any:
         block *= mask[a:b]
         work[a:b] = scipy.fft.rfft(block, axis=2, norm="forward", overwrite_x=True, workers=1)
 
-    _pieces(lines, n)
+    _pieces(lines, n, n)
     return _in_planes(scipy.fft.fft, work)
 
 

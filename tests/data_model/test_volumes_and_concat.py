@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from cryotk.data import (
+    as_volume,
     concat,
     image_source,
     open_particles,
     open_stack,
     open_volume,
     optics_groups,
+    pixel_size_of,
     select_particles,
     write_particles,
     write_stack,
@@ -148,3 +150,30 @@ def test_gpu_and_programs_that_are_not_there(project, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "napari", None)
     with pytest.raises(SettingsError, match="napari"):
         v.cryo.to_napari()
+
+
+def test_volumes_of_one_shape_share_nothing_that_can_be_changed():
+    a, b = (as_volume(np.zeros((4, 4, 4), np.float32), 2.0, name) for name in "ab")
+    a.x.attrs["units"] = "nm"
+    a.attrs["pixel_size"] = 3.0
+    a.name = "other"
+    with pytest.raises(ValueError, match="read-only"):
+        a.y.values[0] = 1
+    for v in (b, as_volume(np.ones((4, 4, 4)), 2.0)):
+        assert v.x.attrs == {"units": "Å"} and v.attrs["pixel_size"] == 2.0 and v.name == "density"
+        assert v.y.values.tolist() == [-4, -2, 0, 2]
+    assert pixel_size_of(b) == 2.0 and pixel_size_of(b[:, :, ::2]) == 4.0
+
+
+def test_statistics_in_the_header(tmp_path, monkeypatch):
+    """The same whether a map is written at once or in blocks."""
+    x = np.random.default_rng(0).normal(3.0, 2.0, (9, 40, 50)).astype(np.float32)
+    found = []
+    for block in (1 << 25, 2 * 4 * 40 * 50):
+        monkeypatch.setattr("cryotk.io.mrc._BLOCK_BYTES", block)
+        write_volume(x, tmp_path / "x.mrc", 1.5)
+        raw = (tmp_path / "x.mrc").read_bytes()
+        found.append(np.concatenate([np.frombuffer(raw[76:88], "<f4"), np.frombuffer(raw[216:220], "<f4")]))
+        np.testing.assert_array_equal(np.frombuffer(raw[1024:], "<f4").reshape(x.shape), x)
+        np.testing.assert_array_equal(open_volume(tmp_path / "x.mrc").values, x)
+    np.testing.assert_allclose(found, [[x.min(), x.max(), x.mean(dtype=float), x.std(dtype=float)]] * 2, rtol=1e-6)
