@@ -23,7 +23,7 @@ from cryotk.io.star import StarBlock, read_star, write_star
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["OPTIMISER_DEFAULTS", "write_iteration"]
+__all__ = ["OPTIMISER_DEFAULTS", "name_in_project", "write_iteration"]
 
 _VERSIONS = {"5": (50001, "5.0.1"), "3.1": (30001, "3.1.3")}
 
@@ -117,7 +117,7 @@ def write_iteration(
     tag, relion = _VERSIONS[version]
     m = iteration.model
     stem = f"{root}_it{iteration.number:03d}" if iteration.number >= 0 else root
-    inside = _inside(folder, project_dir)
+    inside = name_in_project(folder, project_dir)
     data = _data_blocks(iteration, iteration.particles if particles is None else particles)
     models = {"": m} if iteration.half2 is None else {"_half1": m, "_half2": iteration.half2}
     for half, model in models.items():
@@ -161,7 +161,8 @@ def _write_maps(folder: Path, stem: str, m: RefinementModel, inside: str, versio
     return [f"{i + 1:0{8 if version == '5' else 6}d}@{inside}{stem}_classes.mrcs" for i in range(m.n_classes)]
 
 
-def _inside(folder: Path, project_dir: str | os.PathLike[str] | None) -> str:
+def name_in_project(folder: Path, project_dir: str | os.PathLike[str] | None) -> str:
+    """What names of files in a folder begin with, seen from the project that holds it; empty for another one."""
     if not project_dir:
         return ""
     project, here = Path(project_dir).resolve(), folder.resolve()

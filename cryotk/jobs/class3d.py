@@ -253,7 +253,7 @@ class Class3D(VolumeJob):
             raise SettingsError(f"{path} is a 2D classification; Class3D goes on from 3D classifications: use Class2D.resume")
         if bool(int(o.get("rlnDoAutoRefine", 0))):
             raise SettingsError(f"{path} is an auto-refinement: use Refine3D.resume")
-        values = cls._common_settings(it) | {
+        values = cls._common_settings(it) | cls._mask_of(path, it) | {
             "n_classes": it.model.n_classes,
             "tau2_fudge": it.model.tau2_fudge,
             "n_iterations": int(o.get("rlnNumberOfIterations", 25)),

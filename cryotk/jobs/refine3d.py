@@ -310,7 +310,9 @@ class Refine3D(HalfSetJob):
             raise SettingsError(
                 f"{path} has no two half-sets to go on with: give an iteration (run_itNNN_optimiser.star) of the run, not its end"
             )
-        return cls._common_settings(it) | {
+        mask = cls._mask_of(path, it)
+        return cls._common_settings(it) | mask | {
+            "solvent_flatten_fsc": bool(mask) and bool(int(o.get("rlnDoSolventFscCorrection", 0))),
             "tau2_fudge": it.model.tau2_fudge,
             "local_search_from": angular_step(int(o.get("rlnAutoLocalSearchesHealpixOrder", 4))),
             "join_below": max(float(o.get("rlnJoinHalvesUntilThisResolution", 40)), 1e-3),

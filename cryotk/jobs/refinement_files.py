@@ -168,6 +168,7 @@ def _resume_relion(cls: type[Job], path: Path, particles: Any, changes: dict[str
         it = open_iteration(path)
     if not it.optimiser:
         raise SettingsError(f"{path}: give RELION's _optimiser.star, which names all other files")
+    _what_is_not_followed(path, it.optimiser)
     values = cls._settings_from_relion(path, it)
     if not np.any(it.model.references):
         stem = path.name.partition("_optimiser")[0]
@@ -185,6 +186,41 @@ def _resume_relion(cls: type[Job], path: Path, particles: Any, changes: dict[str
     job._adopt(it)
     job._adopt_files(path, it)
     return job
+
+
+OTHER_METHODS = {
+    "rlnDoHelicalRefine": "a helical refinement", "rlnBodyStarFile": "a multi-body refinement",
+    "rlnTomoTomogramsFile": "a refinement of subtomograms", "rlnDoSkipRotate": "a run that searches offsets alone",
+}  # fmt: skip
+"""Entries of RELION's optimiser file that say that the run was one that no job here does."""
+
+NOT_FOLLOWED = {
+    "rlnSolventMask2Name": "None", "rlnTauSpectrumName": "None", "rlnLocalSymmetryFile": "None", "rlnMaximumCoarseImageSize": -1,
+    "rlnLowresLimitExpectation": -1, "rlnAdaptiveOversampleOrder": 1, "rlnDoMapEstimation": 1, "rlnDoFastSubsetOptimisation": 0,
+    "rlnDoExternalReconstruct": 0, "rlnDoBlush": 0, "rlnCtfDataArePhaseFlipped": 0, "rlnDoOnlyFlipCtfPhases": 0,
+    "rlnFixSigmaNoiseEstimates": 0, "rlnFixSigmaOffsetEstimates": 0,
+}  # fmt: skip
+"""Entries that would change what comes next, and the value at which they do nothing."""
+
+
+def _is_set(value: Any, idle: Any = 0) -> bool:
+    if isinstance(value, str):
+        return value not in ("None", "")
+    return bool(abs(float(value) - idle) > 1e-6) if not isinstance(idle, str) else False
+
+
+def _what_is_not_followed(path: Path, optimiser: dict[str, Any]) -> None:
+    """Refuse runs of another method; say which settings of a run are left out."""
+    for label, what in OTHER_METHODS.items():
+        if _is_set(optimiser.get(label, 0)):
+            raise SettingsError(f"{path} is {what} ({label}), which no job here goes on with")
+    left = []
+    for label, idle in NOT_FOLLOWED.items():
+        value = optimiser.get(label, idle)
+        if _is_set(value, idle):
+            left.append(f"{label} = {value if isinstance(value, str) else f'{float(value):g}'}")
+    if left:
+        warnings.warn(f"{path}: settings of this run that are not followed from here on: {', '.join(left)}", DataWarning, stacklevel=5)
 
 
 def _data_path(path: Path, optimiser: Any) -> Path:

@@ -13,6 +13,9 @@ from cryotk.data import Convergence, Iteration, RefinementModel, SamplingSetting
 from cryotk.errors import SettingsError
 from cryotk.fourier import lowpass, lowpass_gain, shell_index
 from cryotk.geometry import directions, relaxation_operators
+from cryotk.io.mrc import write_mrc
+from cryotk.io.relion_read import find_near
+from cryotk.io.relion_write import name_in_project
 from cryotk.jobs.auto_sampling import angular_step
 from cryotk.jobs.bookkeeping import estimate_model_accuracy, next_perturbation
 from cryotk.jobs.references3d import missing_reference, open_mask, open_references
@@ -76,6 +79,8 @@ class VolumeJob(RefinementJob):
     """A refinement of maps."""
 
     _mask: np.ndarray | None = None
+    _mask_file: tuple[Path, str] | None = None
+    """Where the mask was written for RELION, and what names in the project begin with there."""
 
     def __init__(self, particles: xr.Dataset | str | Path, references: Any, mask: Any = None, **values: Any) -> None:
         super().__init__(particles, **values)
@@ -250,6 +255,19 @@ class VolumeJob(RefinementJob):
 
     # -- files ---------------------------------------------------------------------------------------------------
 
+    def _write(self, directory: Path, iteration: Iteration) -> None:
+        if self._mask is not None:
+            file = directory / "run_solvent_mask.mrc"
+            inside = name_in_project(directory, self.particles.attrs.get("project_dir"))
+            if self._mask_file != (file, inside) or not file.exists():
+                write_mrc(file, self._mask, iteration.model.pixel_size)
+            self._mask_file = file, inside
+        super()._write(directory, iteration)
+
+    def _common_entries(self) -> dict[str, Any]:
+        name = "None" if self._mask_file is None else self._mask_file[1] + self._mask_file[0].name
+        return super()._common_entries() | {"rlnSolventMaskName": name}
+
     def _extra_state(self) -> dict[str, Any]:
         return {} if self._mask is None else {"mask": self._mask}
 
@@ -280,6 +298,14 @@ class VolumeJob(RefinementJob):
             "offset_step_px": (sampling.offset_step_original or 2 * a) / a / 2,
             "absolute_greyscale": True,
         }
+
+    @staticmethod
+    def _mask_of(path: Path, it: Iteration) -> dict[str, Any]:
+        """The solvent mask that RELION's files name; where it is not there its name, so that opening it says so."""
+        name = str(it.optimiser.get("rlnSolventMaskName", "None"))
+        if name in ("None", ""):
+            return {}
+        return {"mask": find_near(name, path.resolve().parent) or Path(name)}
 
 
 def _map_power(map_: np.ndarray) -> np.ndarray:
