@@ -266,6 +266,82 @@ def test_theme_changes_ink_and_depth(show):
     assert light[warm(dark)][:, :3].mean() > dark[warm(dark)][:, :3].mean()
 
 
+def test_symmetry_axes_come_and_go(show):
+    pg = show(VolumeView(bumps(), threshold=0.3, symmetry="C3", show_axes=True))
+
+    def purple(image):  # the colour of three-fold axes
+        return (abs(image[..., :3] - [0xCC, 0x79, 0xA7]).max(-1) < 40) & (image[..., 3] > 100)
+
+    pg.get_by_role("button", name="Look along x").click()
+    rest(pg)
+    shown = purple(picture(pg))
+    n = shown.shape[0]
+    # seen along x, the axis z lies level: marks at both ends of the middle row
+    rows, columns = np.nonzero(shown)
+    assert len(rows) > 50 and np.ptp(columns) > 0.5 * n and np.ptp(rows) < 0.06 * n and abs(rows.mean() - n / 2) < 0.03 * n
+    pg.get_by_label("symmetry axes").uncheck()
+    rest(pg)
+    assert purple(picture(pg)).sum() == 0 and pg.evaluate("sent.at(-1)") == {"cmd": "set", "name": "show_axes", "value": False}
+
+
+def test_the_scale_bar_is_as_long_as_it_says(show):
+    view = VolumeView(bumps(), threshold=0.3)
+    pg = show(view)
+
+    def bar():
+        image = picture(pg)
+        return int(((image[-12, :, :3].max(-1) < 80) & (image[-12, :, 3] > 200)).sum()), image.shape[0]
+
+    length, n = bar()
+    across = view.extent / pg.evaluate("model.get('camera').zoom")  # Å from left to right
+    angstrom = length / n * across
+    round_ones = [m * 10**k for k in range(3) for m in (1, 2, 5)]
+    assert min(abs(angstrom / r - 1) for r in round_ones) < 0.03 and 0.08 < length / n < 0.25
+    pg.evaluate("model.update({ camera: { ...model.get('camera'), zoom: 2 * model.get('camera').zoom } })")
+    pg.wait_for_timeout(500)
+    rest(pg)
+    longer, _ = bar()
+    assert min(abs(longer / n * across / 2 / r - 1) for r in round_ones) < 0.03
+
+
+def test_a_picture_is_saved_with_both_maps_and_the_page_s_background(show, tmp_path):
+    from PIL import Image
+
+    a = bumps()
+    pg = show(VolumeView(a, a.copy(data=a.values[::-1]), threshold=0.3, theme="dark"))
+    with pg.expect_download() as download:
+        pg.get_by_role("button", name="Save picture").click()
+    assert download.value.suggested_filename == "map.png"
+    download.value.save_as(tmp_path / "map.png")
+    image = np.asarray(Image.open(tmp_path / "map.png").convert("RGBA")).astype(int)
+    width = picture(pg).shape[1]
+    assert image.shape[1] >= 2 * width - 2 and (image[..., 3] == 255).all() and image[2, 2, :3].max() < 40
+    left, right = image[:, : image.shape[1] // 2], image[:, image.shape[1] // 2 :]
+    assert (left[..., 0] - left[..., 2] > 60).sum() > 2000 and (right[..., 2] - right[..., 0] > 40).sum() > 2000
+
+
+def test_half_resolution_while_dragging_and_the_kernel_is_not_asked(show):
+    pg = show(VolumeView(bumps(), threshold=0.3))
+    canvas = pg.locator("canvas.ck-surface").first
+    pg.wait_for_function("Number(document.querySelector('canvas.ck-surface').dataset.passes) >= 4", timeout=30_000)
+    whole = pg.evaluate("__cryotk_gl.canvas.width")
+    box = canvas.bounding_box()
+    pg.mouse.move(box["x"] + 50, box["y"] + 50)
+    pg.mouse.down()
+    for i in range(6):
+        pg.mouse.move(box["x"] + 50 + 8 * i, box["y"] + 50)
+    pg.wait_for_function("document.querySelector('canvas.ck-surface').dataset.passes === '0'", timeout=5000)
+    assert pg.evaluate("__cryotk_gl.canvas.width") <= 0.51 * whole
+    pg.mouse.up()
+    histogram = pg.locator("canvas.ck-histogram").first.bounding_box()
+    pg.mouse.click(histogram["x"] + 0.5 * histogram["width"], histogram["y"] + 20)
+    rest(pg)
+    # Python is told, and asked nothing
+    assert {(m["cmd"], m["name"]) for m in pg.evaluate("sent")} == {("set", "camera"), ("set", "threshold")}
+    pg.wait_for_function("Number(document.querySelector('canvas.ck-surface').dataset.passes) >= 1", timeout=5000)
+    assert pg.evaluate("__cryotk_gl.canvas.width") == whole
+
+
 def test_a_view_taken_away_leaves_nothing(show):
     pg = show(VolumeView(bumps(24)))
     pg.evaluate("leave()")

@@ -73,7 +73,10 @@ def test_several_jobs_and_a_refinement(shared):
         refinement=r / "refine3d" / "run_model.star",
     )
     labels = [w for w in words(figure) if "·" in w]
-    assert labels == ["masked · 9.1 Å", "bare · 10.8 Å", "refinement · 10.8 Å"]
+    read = open_postprocess(r / "postprocess" / "auto.star").fsc
+    half = float(read.resolution[np.nonzero(read.corrected.values < 0.5)[0][0] - 1])
+    assert labels[0] == f"masked · 9.1 Å (0.5: {half:.1f} Å)"
+    assert [w.split(" (0.5: ")[0] for w in labels] == ["masked · 9.1 Å", "bare · 10.8 Å", "refinement · 10.8 Å"]
     with pytest.warns(DataWarning, match="maps are not there"):
         it = ctk.open_iteration(r / "refine3d" / "run_model.star")
     assert np.array_equal(curve(FSCPlot(it), "gold standard").dimension_values(1), it.model.gold_standard_fsc[0])

@@ -199,6 +199,9 @@ def FSCPlot(*results: Any, width: int = 640, height: int = 320, **named: Any) ->
             text = _NAMES.get(key, key) if one else name
             if (final or key not in _CURVES) and np.isfinite(d):
                 text += f" · {d:.1f} Å"
+                half = crossing(values, c.frequency, 0.5)
+                if not one and np.isfinite(half):
+                    text += f" (0.5: {half:.1f} Å)"
             parts.append(_line(c.frequency, values, FREQUENCY, "FSC", resolution, colour, 2.4 if final else 1.6).relabel(text))
         best = c.curves[c.best]
         for level in (0.143, 0.5):
