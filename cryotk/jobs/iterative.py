@@ -6,7 +6,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -41,6 +41,7 @@ class IterativeJob(ABC):
         self._working = threading.Lock()
         self._error: BaseException | None = None
         self._directory: Path | None = None
+        self._relion: Literal["5", "3.1"] = "5"
         self.threads: int | None = None
         self.progress: Progress | None = None
         self.target: int | None = None
@@ -328,12 +329,22 @@ class IterativeJob(ABC):
             raise SettingsError(f"job.view() needs the notebook packages ({error}): pip install 'cryotk[lab]'") from None
         return widgets.view_job(self)
 
-    def save(self, directory: str | Path) -> Path:
-        """Write every iteration, past and to come, into a directory: RELION's files and one exact checkpoint each."""
+    def save(self, directory: str | Path, *, relion: Literal["5", "3.1"] = "5") -> Path:
+        """Write every iteration, past and to come, into a directory: RELION's files and one exact checkpoint each.
+
+        Parameters
+        ----------
+        directory : path
+            In the particles' project, names in the files are relative to it, and RELION, started there, goes on from
+            ``directory/run_itNNN_optimiser.star``.
+        relion : {"5", "3.1"}
+            Whose files: those of RELION 4 and 5, or those of 3.1, which Debian has.
+        """
         path = Path(directory)
         if path.exists() and not path.is_dir():
             raise SettingsError(f"{path} is a file; name a folder for the iterations")
         path.mkdir(parents=True, exist_ok=True)
+        self._relion = relion
         for it in self.iterations:
             self._write(path, it)
         self._directory = path

@@ -20,7 +20,7 @@ from cryotk.io.relion_write import write_iteration
 if TYPE_CHECKING:
     from cryotk.jobs.refinement_job import RefinementJob
 
-__all__ = ["resume_refinement", "write_refinement"]
+__all__ = ["project_of", "resume_refinement", "write_refinement"]
 
 Job = TypeVar("Job", bound="RefinementJob")
 
@@ -36,10 +36,11 @@ def write_refinement(job: RefinementJob, directory: Path, iteration: Iteration) 
     # entries of the RELION run that this goes on from stay, ours win
     inherited = next((it.optimiser for it in job.iterations if it.optimiser), {})
     optimiser = inherited | job._optimiser_entries()
-    project = job.particles.attrs.get("project_dir")
+    project = project_of(job.particles)
     written = replace(iteration, number=FINISHED) if iteration.convergence.has_converged else iteration
     write_iteration(
-        directory, written, particles=table, settings=optimiser, project_dir=project, moments=job._moments_of(iteration)
+        directory, written, particles=table, settings=optimiser, project_dir=project, version=job._relion,
+        moments=job._moments_of(iteration),
     )
     state = {
         "settings": s.model_dump(),
@@ -57,11 +58,25 @@ def write_refinement(job: RefinementJob, directory: Path, iteration: Iteration) 
         "particles": str(job.particles.attrs.get("source", "")),
         "project_dir": str(job.particles.attrs.get("project_dir", "")),
         "n_particles": job.data.n,
+        "relion": job._relion,
         "names": _names_digest(job.particles),
         "ctf": _ctf_digest(job),
         "extra": job._extra_state() if iteration is job.iterations[-1] else {},
     }
     checkpoint.save(directory / f"run_it{iteration.number:03d}.checkpoint", state, type(job).__name__)
+
+
+def project_of(particles: Any) -> str | None:
+    """The folder that image names are relative to: the one that was given, or the one in which the first image is found."""
+    given = particles.attrs.get("project_dir")
+    if given or "image_name" not in particles or not particles.attrs.get("start_dir"):
+        return given or None
+    file = str(particles["image_name"].values[0]).rpartition("@")[2]
+    found = None if Path(file).is_absolute() else find_near(file, Path(particles.attrs["start_dir"]))
+    parts = Path(file).parts
+    if found is None or found.parts[-len(parts) :] != parts:
+        return None
+    return str(Path(*found.parts[: -len(parts)]))
 
 
 def _bare(name: object) -> str:
@@ -129,6 +144,7 @@ def resume_refinement(cls: type[Job], path: Path, particles: Any, changes: dict[
     job.iterations.append(last)
     job._restore_state(last, state["norm"])
     job._restore_extra(state.get("extra", {}))
+    job._relion = state.get("relion", "5")
     if path.is_dir():
         job._directory = folder
     return job

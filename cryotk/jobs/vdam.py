@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -183,9 +183,17 @@ class GradientJob(RefinementJob):
         if self._is_kept(iteration.number):
             super()._write(directory, iteration)
 
-    def save(self, directory: str | Path) -> Path:
-        """Write the iterations that are kept, past and to come: RELION's files and one exact checkpoint each."""
-        path = super().save(directory)
+    def save(self, directory: str | Path, *, relion: Literal["5", "3.1"] = "5") -> Path:
+        """Write the iterations that are kept, past and to come: RELION's files and one exact checkpoint each.
+
+        Parameters
+        ----------
+        directory : path
+            In the particles' project, names in the files are relative to it.
+        relion : {"5", "3.1"}
+            Whose files. RELION 3.1 has no VDAM and goes on with full iterations.
+        """
+        path = super().save(directory, relion=relion)
         self._write_last(path)
         return path
 

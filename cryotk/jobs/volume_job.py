@@ -257,8 +257,10 @@ class VolumeJob(RefinementJob):
 
     def _write(self, directory: Path, iteration: Iteration) -> None:
         if self._mask is not None:
+            from cryotk.jobs.refinement_files import project_of
+
             file = directory / "run_solvent_mask.mrc"
-            inside = name_in_project(directory, self.particles.attrs.get("project_dir"))
+            inside = name_in_project(directory, project_of(self.particles))
             if self._mask_file != (file, inside) or not file.exists():
                 write_mrc(file, self._mask, iteration.model.pixel_size)
             self._mask_file = file, inside

@@ -161,6 +161,22 @@ def test_names_in_a_project_are_relative_to_it(star):
     assert ctk.open_iteration(star.parent / "Class2D/job001/run_it001_optimiser.star").model.references.any()
 
 
+def test_a_project_is_found_from_where_its_images_are(star, tmp_path):
+    """Without a word about the project: names are relative to the folder that image names are relative to."""
+    job = ctk.Class2D(star, 3, **SETTINGS)
+    job.run(1, progress=False)
+    job.save(star.parent / "Class2D" / "job002", relion="3.1")
+    entries = read_star(star.parent / "Class2D/job002/run_it001_optimiser.star")["optimiser_general"]
+    assert entries["rlnModelStarFile"] == "Class2D/job002/run_it001_model.star" and "rlnDoBlush" not in entries
+    job.save(tmp_path / "elsewhere")
+    entries = read_star(tmp_path / "elsewhere/run_it001_optimiser.star")["optimiser_general"]
+    assert entries["rlnModelStarFile"] == "run_it001_model.star" and entries["rlnDoBlush"] == 0
+    # the dialect is kept when the run goes on
+    again = ctk.Class2D.resume(star.parent / "Class2D" / "job002")
+    again.iterate()
+    assert "rlnDoBlush" not in read_star(star.parent / "Class2D/job002/run_it002_optimiser.star")["optimiser_general"]
+
+
 def test_a_run_of_relion_goes_on_and_its_entries_stay(golden, tmp_path):
     step = golden / "one_step" / "step2d"
     job = ctk.Class2D.resume(step / "run_it001_optimiser.star", _renamed(golden), n_iterations=2)

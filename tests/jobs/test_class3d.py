@@ -3,14 +3,13 @@
 import os
 import shutil
 import subprocess
-import warnings
 
 import numpy as np
 import pytest
 import xarray as xr
 
 import cryotk as ctk
-from cryotk.errors import DataError, DataWarning, SettingsError
+from cryotk.errors import DataError, SettingsError
 
 BOX, PIXEL = 32, 7.0
 SETTINGS = {
@@ -213,19 +212,12 @@ def test_relion_continues_our_classification(star, reference):
     program = shutil.which("relion_refine")
     if program is None:
         pytest.skip("needs RELION's relion_refine (Debian: apt-get install relion)")
-    from cryotk.io.relion_write import write_iteration
-
     job = ctk.Class3D(star, reference, 2, **SETTINGS)
     job.run(2, progress=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataWarning)
-        write_iteration(
-            star.parent, job.current, particles=job.particles.drop_vars("images", errors="ignore"), root="class3d",
-            settings=job._optimiser_entries(), version="3.1",
-        )
+    job.save(star.parent / "class3d", relion="3.1")
     (star.parent / "on").mkdir()
     run = subprocess.run(
-        [program, "--continue", "class3d_it002_optimiser.star", "--o", "on/run", "--iter", "3", "--pad", "2", "--j", "1"],
+        [program, "--continue", "class3d/run_it002_optimiser.star", "--o", "on/run", "--iter", "3", "--pad", "2", "--j", "1"],
         cwd=star.parent, capture_output=True, text=True, timeout=600, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert list((star.parent / "on").glob("run*it003*class002.mrc")), run.stdout[-3000:] + run.stderr[-3000:]

@@ -420,17 +420,10 @@ def test_relion_continues_our_refinement(star, reference):
     job = _job(star, reference)
     job.run(2, progress=False)
     folder = star.parent / "continued"
-    from cryotk.io.relion_write import write_iteration
-
     folder.mkdir()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        write_iteration(
-            star.parent, job.current, particles=job.particles.drop_vars("images", errors="ignore"), root="ours",
-            settings=job._optimiser_entries(), version="3.1",
-        )
+    job.save(star.parent / "ours", relion="3.1")
     run = subprocess.run(
-        [mpirun, "--allow-run-as-root", "--oversubscribe", "-n", "3", program, "--continue", "ours_it002_optimiser.star", "--o",
+        [mpirun, "--allow-run-as-root", "--oversubscribe", "-n", "3", program, "--continue", "ours/run_it002_optimiser.star", "--o",
          "continued/run", "--auto_iter_max", "3", "--pad", "2", "--j", "1", "--dont_combine_weights_via_disc"],
         cwd=star.parent, capture_output=True, text=True, timeout=600,
     )  # fmt: skip

@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import subprocess
-import warnings
 
 import numpy as np
 import pytest
@@ -189,18 +188,12 @@ def _relion():
 
 
 def _continue(program, job, folder, root, version, *more):
-    from cryotk.io.relion_write import write_iteration
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataWarning)
-        write_iteration(
-            folder, job.current, particles=job.particles.drop_vars("images", errors="ignore"), root=root,
-            settings=job._optimiser_entries(), version=version, moments=job._moments_of(job.current),
-        )
+    """RELION, started in the project, goes on from what ``save`` writes into a folder of it."""
+    job.save(folder / f"to_{root}", relion=version)
     number = job.iteration
     (folder / "on").mkdir(exist_ok=True)
     run = subprocess.run(
-        [program, "--continue", f"{root}_it{number:03d}_optimiser.star", "--o", f"on/{root}", "--iter", str(number + 1), "--j", "1", *more],
+        [program, "--continue", f"to_{root}/run_it{number:03d}_optimiser.star", "--o", f"on/{root}", "--iter", str(number + 1), "--j", "1", *more],
         cwd=folder, capture_output=True, text=True, timeout=600, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     return list((folder / "on").glob(f"{root}*it{number + 1:03d}*_model.star")), run.stdout[-3000:] + run.stderr[-3000:]
