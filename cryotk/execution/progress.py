@@ -104,6 +104,10 @@ class Steps:
             if self._bar is not None:
                 self._bar.close()
 
+    def reach(self, fraction: float) -> None:
+        """Be this far, for work that counts by itself; from any thread, never backwards."""
+        self.advance(max(0.0, fraction * self.total - self._done) / 100)
+
     def advance(self, amount: float) -> None:
         """Count, tell, and let whoever listens end it."""
         before = round(self._done)

@@ -13,7 +13,7 @@ import numpy as np
 from cryotk.data import Iteration
 from cryotk.errors import SettingsError
 from cryotk.execution.lanes import Stopped
-from cryotk.execution.progress import Progress, ProgressReporter
+from cryotk.execution.progress import Progress, ProgressReporter, Steps
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -137,12 +137,23 @@ class IterativeJob(ABC):
         reporter.tell("finished", 1.0)
         return new
 
-    def iterate(self) -> Iteration:
-        """Do one iteration and return it."""
+    def iterate(self, *, progress: bool = True) -> Iteration:
+        """Do one iteration and return it.
+
+        Parameters
+        ----------
+        progress : bool
+            Show a bar when it takes longer than a second.
+        """
         if not self._working.acquire(blocking=False):
             raise SettingsError("the job is running in the background; call job.stop() or job.wait() first")
         try:
-            return self._iterate()
+            with Steps(progress, 1, f"{type(self).__name__}, iteration {self.iteration + 1}") as steps:
+                forget = self.on_progress(lambda p: steps.reach(p.fraction))
+                try:
+                    return self._iterate()
+                finally:
+                    forget()
         finally:
             self._working.release()
 

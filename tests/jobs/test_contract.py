@@ -54,6 +54,35 @@ def bits(job):
 
 
 @ALL
+def test_a_step_shows_a_bar_that_reaches_its_end(kind, star, reference, monkeypatch):
+    import tqdm.auto
+
+    bars = []
+
+    class Bar:
+        def __init__(self, total, desc, **options):
+            self.total, self.desc, self.steps = total, desc, []
+            bars.append(self)
+
+        def update(self, n):
+            self.steps.append(n)
+
+        def close(self):
+            self.closed = True
+
+    job = KINDS[kind](star, reference)
+    assert job.current.number == 0  # the start has bars of its own
+    monkeypatch.setattr(tqdm.auto, "tqdm", Bar)
+    job.iterate()
+    [bar] = bars
+    assert bar.closed and sum(bar.steps) == bar.total and min(bar.steps) > 0 and bar.desc.endswith("iteration 1")
+    assert len(bar.steps) > 1  # not only at the end
+    before = len(job._listeners)
+    job.iterate(progress=False)
+    assert len(bars) == 1 and len(job._listeners) == before
+
+
+@ALL
 def test_in_the_background_and_stopped_it_stands_at_a_finished_iteration(kind, star, reference):
     job, other = KINDS[kind](star, reference), KINDS[kind](star, reference)
     phases = []
