@@ -327,13 +327,16 @@ class InitialModel(GradientJob):
         out = super()._extra_state()
         if self._axes is not None and self.iterations and self._axes[0] is self.iterations[-1].model:
             axes = self._axes[1]
-            out["axes"] = {"rotation": axes.rotation, "shift": axes.shift, "correlation": float(axes.correlation)}
+            out["axes"] = {
+                "symmetry": axes.symmetry, "rotation": axes.rotation, "shift": axes.shift, "correlation": float(axes.correlation),
+            }
         return out
 
     def _restore_extra(self, extra: dict[str, Any]) -> None:
         super()._restore_extra(extra)
         axes = extra.get("axes")
-        if axes and self.iterations:
+        # axes of another point group do not serve
+        if axes and self.iterations and axes.get("symmetry", self.settings.symmetry) == self.settings.symmetry:
             found = SymmetryAxes(self.settings.symmetry, axes["rotation"], axes["shift"], axes["correlation"])
             self._axes = self.iterations[-1].model, found
 

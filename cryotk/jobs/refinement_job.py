@@ -6,6 +6,7 @@ import time
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -14,6 +15,7 @@ import numpy as np
 from cryotk.data import Convergence, Iteration, RefinementModel, open_particles
 from cryotk.errors import DataError, DataWarning, SettingsError
 from cryotk.execution.device import resolve_device
+from cryotk.geometry import directions
 from cryotk.jobs.bookkeeping import assignments_dataset
 from cryotk.jobs.iterative import IterativeJob
 from cryotk.jobs.particle_set import ParticleSet
@@ -292,7 +294,31 @@ class RefinementJob(PosteriorMixin, IterativeJob):
         new.iterations = list(self.iterations)
         new._state = Particles(self._state.poses.copy(), self._state.shifts.copy(), self._state.norm.copy())
         new._restore_extra(self._extra_state())
+        new._fit_to_settings()
         return new
+
+    def _fit_to_settings(self) -> None:
+        """Fit the last iteration to settings that are not those it was made with, before the job goes on from it."""
+        if not self.iterations or not self.current.model.is_3d:
+            return
+        it, symmetry = self.current, self.working_symmetry
+        if it.sampling.symmetry == symmetry:
+            return
+        rot, tilt = directions(it.sampling.healpix_order, symmetry)
+        sampling = replace(it.sampling, symmetry=symmetry, directions=np.stack([rot, tilt], -1))
+
+        def fitted(m: RefinementModel) -> RefinementModel:
+            # probabilities of directions that are no longer those of the grid
+            flat = np.asarray(m.class_distribution, float)[:, None] / len(rot)
+            return m.copy(direction_distribution=np.repeat(flat, len(rot), 1))
+
+        half2 = None if it.half2 is None else fitted(it.half2)
+        self.iterations[-1] = replace(it, sampling=sampling, model=fitted(it.model), half2=half2)
+
+    @property
+    def working_symmetry(self) -> str:
+        """Point group imposed on the way."""
+        return str(getattr(self.settings, "symmetry", "C1"))
 
     def _unstarted(self, values: dict[str, Any]) -> Self:
         """Make the same job with other settings before its first iteration."""

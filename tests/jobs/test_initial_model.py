@@ -104,6 +104,17 @@ def test_volume_is_the_largest_class_and_on_its_axes_in_the_end(particles):
     assert np.corrcoef(volume.values.ravel(), half_turn.ravel())[0, 1] > 0.97
 
 
+def test_axes_of_one_point_group_are_not_taken_for_those_of_another(particles):
+    job = _job(particles, symmetry="C2")
+    job.run(progress=False)
+    assert job._axes is not None
+    other = job.branch(symmetry="D2")
+    assert other.volume.attrs["symmetry"] == "D2" and job.volume.attrs["symmetry"] == "C2"
+    direct = InitialModel(particles, **(job.settings.model_dump() | {"symmetry": "D2"}))
+    direct.run(progress=False)
+    assert np.array_equal(other.volume.values, direct.volume.values)
+
+
 @pytest.mark.parametrize("kind", ["equal", "noise", "few"])
 def test_nothing_to_find(particles, kind):
     """All particles alike, nothing but noise, three particles: finite maps, no crash."""

@@ -160,3 +160,31 @@ def test_relaxation_is_kept_when_a_run_goes_on(tmp_path):
     # RELION's files do not hold it: it is given again
     onward = ctk.Refine3D.resume(tmp_path / "run" / "run_it001_optimiser.star", particles, relax_symmetry="D2")
     assert onward._context().settings.relax_symmetry == "D2"
+
+
+@pytest.mark.parametrize("how", ["branch", "resume"])
+def test_from_a_symmetric_run_to_the_lower_symmetry(how, tmp_path):
+    """As it is done: refine with the symmetry, then without it around all the copies."""
+    particles, reference, _ = _set("D2", 40)
+    job = ctk.Refine3D(particles, reference, symmetry="D2", local_search_from=3.75, **SETTINGS)
+    job.run(1, progress=False)
+    before = job.current
+    changes = {"symmetry": "C1", "relax_symmetry": "D2"}
+    if how == "branch":
+        lower = job.branch(**changes)
+    else:
+        job.save(tmp_path / "run")
+        lower = ctk.Refine3D.resume(tmp_path / "run", particles, **changes)
+    assert len(lower.current.sampling.directions) > 3 * len(before.sampling.directions)
+    assert lower.current.model.direction_distribution.sum() == pytest.approx(1)
+    it = lower.iterate()
+    assert it.sampling.symmetry == "C1" and job.current is before and before.sampling.symmetry == "D2"
+    # the map is free to differ from its mates
+    halves = [it.model.references[0], it.half2.references[0]]
+    for m in halves:
+        turned = np.roll(m[:, ::-1, ::-1], (1, 1), (1, 2))
+        assert np.abs(m - turned).max() > 1e-3 * np.abs(m).max()
+    higher = lower.branch(symmetry="D2", relax_symmetry=None)
+    assert higher.iterate().sampling.symmetry == "D2"
+    with pytest.raises(SettingsError, match="nothing is relaxed"):
+        job.branch(relax_symmetry="D2")
