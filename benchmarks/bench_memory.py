@@ -36,7 +36,8 @@ def make_job(case, star, map_, seed=1):
     if name == "refine3d":
         return ctk.Refine3D(star, map_, **more)
     search = {"local_search_range": 11.0} if kind == "local" else {}
-    return ctk.Class3D(star, [map_, map_], 2, **more, **search)
+    maps = [ctk.open_volume(map_), 0.9 * ctk.open_volume(map_)]
+    return ctk.Class3D(star, maps, 2, **more, **search)
 
 
 def status(name):
@@ -68,7 +69,7 @@ def child(case, star, map_, threads, out):
     after, wall = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter() - t
     figures = {
         "particles": particles.sizes["particle"], "box": int(job.current.model.box_size), "size": int(e.context.size),
-        "baseline": baseline, "expectation_peak": middle, "maximization_peak": status("VmHWM"), "wall_s": wall,
+        "threads": threads, "baseline": baseline, "expectation_peak": middle, "maximization_peak": status("VmHWM"), "wall_s": wall,
         "maximization_s": wall - (t_middle - t), "cpu_s": after.ru_utime + after.ru_stime - usage.ru_utime - usage.ru_stime,
         "bytes_read": read_so_far() - read, "estimate": started, "estimate_before": before,
         "significant": it.numbers["mean_significant"], "seconds": e.seconds,
@@ -91,7 +92,7 @@ def report(case, r):
     print(
         f"{case:16s} {r['particles']:6d} x {r['box']:3d} px (window {r['size']:3d}): peak {peak / 1e9:6.3f} GB = imports {r['baseline'] / 1e9:.3f} + {(peak - r['baseline']) / 1e9:6.3f} "
         f"(expectation {r['expectation_peak'] / 1e9:.3f}, maximization {r['maximization_peak'] / 1e9:.3f}); estimate() {said['memory_bytes'] / 1e9:6.3f} GB, {said['memory_bytes'] / peak:.2f} of it, "
-        f"before the start {first['memory_bytes'] / peak:.2f}; {r['wall_s']:.1f} s ({r['maximization_s']:.1f} in maximization), estimate() {said['seconds_per_iteration']:.1f} s, {said['seconds_per_iteration'] / r['wall_s']:.2f} of it; "
+        f"before the start {first['memory_bytes'] / peak:.2f}; {r['wall_s']:.1f} s ({r['maximization_s']:.1f} in maximization), estimate() {said['seconds_per_iteration']:.1f} s, {said['seconds_per_iteration'] / r['wall_s']:.2f} of it ({said['seconds_per_iteration'] * r['threads'] / r['cpu_s']:.2f} of the CPU time); "
         f"{r['cpu_s']:.1f} CPU-s, {r['particles'] / r['wall_s']:.0f} particles/s, read {r['bytes_read'] / 1e6:.0f} MB, {r['significant']:.1f} significant",
         flush=True,
     )

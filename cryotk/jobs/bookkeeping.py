@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from cryotk.jobs.step import StepContext
 
-__all__ = ["advance", "assignments_dataset", "changes", "estimate_model_accuracy", "estimate_resources", "next_perturbation"]
+__all__ = ["advance", "assignments_dataset", "changes", "estimate_model_accuracy", "next_perturbation"]
 
 
 def next_perturbation(previous: float, factor: float, seed: int, iteration: int) -> float:
@@ -115,40 +115,3 @@ def estimate_model_accuracy(
         rot, shift = estimate_accuracy(maker, c, poses[chosen], ctf, inverse_noise, rng, m.is_3d)
         rotation[c], translation[c] = rot, shift * optics.pixel_size
     return rotation, translation
-
-
-BASE_BYTES = 380_000_000
-"""Interpreter, libraries and compiled kernels."""
-
-
-def estimate_resources(job: Any) -> dict[str, float]:
-    """Peak memory of the process and disk in bytes, time in seconds, of one iteration of 2D classification at the current size."""
-    from cryotk.execution.lanes import default_threads
-    from cryotk.jobs.blocks import MAX_LANES_2D, block_size
-    from cryotk.kernels.backends import CPU
-
-    s, data = job.settings, job.data
-    box = data.optics[0].box_size
-    m = job.iterations[-1].model if job.iterations else None
-    size = (m.current_size if m is not None and m.current_size else min(box, int(0.14 * box) + 20)) or box
-    pixels = 0.4 * size * size
-    n_psi = int(np.ceil(360 / (2 * s.psi_step)))
-    n_slices = 2 * s.n_classes * n_psi
-    n_coarse = round(np.pi * (s.offset_range_px / (2 * s.offset_step_px)) ** 2 + 1)
-    samples = 4 * n_coarse * n_slices
-    block = block_size(data.n, int(pixels), samples=samples)
-    padded = (s.padding * size + 3) * (s.padding * size / 2 + 2)
-    lanes = min(MAX_LANES_2D, -(-data.n // block))
-    threads = min(default_threads(), lanes)
-    tables = n_slices * pixels * 4 * (2 + 0.75)
-    # a block's images, what is made of them, the next block's; scores of the coarse pass; weights; rows to insert
-    of_thread = block * (box * box * 24 + pixels * 72 + samples * 4) + 2 * CPU.coarse_bytes + n_slices * pixels * 12
-    maps = 4 * s.n_classes * box * box * 8
-    memory = BASE_BYTES + data.n * 700 + maps + lanes * s.n_classes * padded * 24 + tables + threads * of_thread
-    flops = data.n * s.n_classes * n_psi * n_coarse * pixels * 2
-    seconds = (flops / 8e10 + data.n * (box * box * 40e-9 + pixels * 100e-9)) / default_threads()
-    return {
-        "memory_bytes": float(memory),
-        "disk_bytes_per_iteration": float(s.n_classes * box * box * 4 + data.n * 350),
-        "seconds_per_iteration": float(seconds),
-    }

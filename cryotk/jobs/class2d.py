@@ -11,13 +11,15 @@ from pydantic import Field
 
 from cryotk.data import Convergence, Iteration, RefinementModel, SamplingSettings
 from cryotk.errors import SettingsError
+from cryotk.execution.lanes import default_threads
 from cryotk.jobs.bookkeeping import advance, changes, estimate_model_accuracy, next_perturbation
 from cryotk.jobs.maximization import MaximizationSettings, maximize
 from cryotk.jobs.parameters import describe
+from cryotk.jobs.resources import Work, offsets_in
 from cryotk.jobs.settings import RefinementSettings, draw_seed
 from cryotk.jobs.start import initial_averages, initial_noise, initial_resolution_shell
 from cryotk.jobs.step import Expectation, StepContext, StepSettings
-from cryotk.jobs.updates import next_image_size, round_int
+from cryotk.jobs.updates import coarse_window, next_image_size, round_int
 from cryotk.jobs.vdam import GradientJob
 from cryotk.jobs.vdam_maximization import BatchSettings
 from cryotk.jobs.vdam_schedule import Schedule
@@ -179,6 +181,30 @@ class Class2D(GradientJob):
             norm_average=1.0 if s.compat == "relion" else float(data.norm.mean()),
         )
         return self._start_iteration(model, self._sampling(0, 0.0))
+
+    def _work(self) -> Work:
+        s, data = self.settings, self.data
+        box, schedule = data.optics[0].box_size, self.schedule
+        size, significant = min(box, int(0.14 * box) + 20), 10.0
+        n_psi = int(np.ceil(360.0 / (2 * s.psi_step) - 1e-9))
+        n_offsets = offsets_in(s.offset_range_px / (2 * s.offset_step_px))
+        if self.iterations:
+            c, m = self.iterations[-1].convergence, self.iterations[-1].model
+            shell = round_int(m.box_size * m.pixel_size / m.current_resolution) if np.isfinite(m.current_resolution) else 1
+            size = next_image_size(shell, m.box_size, c.increment_size, m.average_p_max, c.has_high_fsc_at_limit)
+            significant = self.iterations[-1].numbers.get("mean_significant", significant)
+        if self.iteration == 0:
+            # averages of random particles tell hardly anything apart
+            significant = 0.5 * s.n_classes * n_psi * n_offsets
+        step = 2 * s.psi_step
+        window = coarse_window(box, data.optics[0].pixel_size, step, s.mask_diameter, size, False)
+        batch = data.n if schedule is None else schedule.subset_size(self.iteration + 1)
+        return Work(
+            n_particles=data.n if batch < 0 else batch, n_rows=data.n, box=box, size=size, padding=s.padding, n_classes=s.n_classes,
+            is_3d=False, orientations=n_psi if s.align else 1, n_children=2 if s.align else 1, n_offsets=n_offsets if s.align else 1,
+            coarse_pixels=np.pi / 8 * window**2 + window, significant=significant if s.align else s.n_classes,
+            threads=self.threads or default_threads(), align=s.align, batch=schedule is not None,
+        )  # fmt: skip
 
     def step_settings(self) -> StepSettings:
         """How images are compared with references."""

@@ -18,6 +18,7 @@ from cryotk.jobs.auto_sampling import angular_step
 from cryotk.jobs.bookkeeping import advance, changes
 from cryotk.jobs.maximization import MaximizationSettings, maximize
 from cryotk.jobs.parameters import describe
+from cryotk.jobs.resources import Work
 from cryotk.jobs.settings import RefinementSettings, draw_seed
 from cryotk.jobs.step import Expectation, StepContext, merge_expectations, run_expectation
 from cryotk.jobs.volume_job import CorrelationContext, Plan, VolumeJob, VolumeSettings
@@ -149,6 +150,10 @@ class Class3D(VolumeJob):
 
     # -- one iteration -------------------------------------------------------------------------------------------
 
+    def _sigma(self, order: int) -> float:
+        reach = self.settings.local_search_range
+        return super()._sigma(order) if reach is None else reach / 3
+
     def _make_plan(self, current: Iteration) -> Plan:
         number, m = current.number + 1, current.model
         size = self._next_size(current)
@@ -183,6 +188,12 @@ class Class3D(VolumeJob):
         """Whether all classes have one map, so that nothing but chance can tell them apart."""
         references = self.current.model.references
         return len(references) > 1 and all(np.array_equal(references[0], r) for r in references[1:])
+
+    def _work(self) -> Work:
+        w, k = super()._work(), self.settings.n_classes
+        alike = self._alike() if self.iterations else _count(self._references_given) == 1
+        # one class after the other, each with its share of the particles
+        return replace(w, n_classes=1, halves=k) if alike and k > 1 else w
 
     def _expectation(self, on_block: Callable[[int], None]) -> Expectation:
         if not self._alike():

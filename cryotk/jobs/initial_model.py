@@ -10,20 +10,22 @@ import numpy as np
 
 from cryotk.data import Convergence, Iteration, RefinementModel, SamplingSettings
 from cryotk.errors import SettingsError
+from cryotk.execution.lanes import default_threads
+from cryotk.geometry import directions
 from cryotk.jobs.auto_sampling import angular_step
 from cryotk.jobs.bookkeeping import estimate_model_accuracy, next_perturbation
 from cryotk.jobs.initial_model_schedule import (
     InitialModelSettings,
-    estimate_batch,
     flat_directions,
     next_sampling,
     with_directions,
 )
 from cryotk.jobs.parameters import describe
+from cryotk.jobs.resources import Work, offsets_in
 from cryotk.jobs.settings import RefinementSettings, draw_seed
 from cryotk.jobs.start import initial_noise, initial_resolution_shell
 from cryotk.jobs.step import Expectation, StepContext, StepSettings
-from cryotk.jobs.updates import next_image_size, round_int
+from cryotk.jobs.updates import coarse_window, next_image_size, round_int
 from cryotk.jobs.vdam import GradientJob
 from cryotk.jobs.vdam_maximization import BatchSettings
 from cryotk.jobs.vdam_schedule import REPORT_EVERY, Schedule
@@ -299,19 +301,23 @@ class InitialModel(GradientJob):
         out.name = "initial_model"
         return out
 
-    def estimate(self) -> dict[str, float]:
-        """Memory (bytes), disk (bytes per kept iteration) and time (seconds) of the next mini-batch, before running it."""
-        optics, schedule = self.data.optics[0], self.schedule
+    def _work(self) -> Work:
+        s, optics, schedule = self.settings, self.data.optics[0], self.schedule
         box, a = optics.box_size, optics.pixel_size
         batch = schedule.subset_size(self.iteration + 1)
-        size, sampling = 2 * (initial_resolution_shell(box) + 10), self._first_sampling(a)
+        size, sampling = min(box, 2 * (initial_resolution_shell(box) + 10)), self._first_sampling(a)
         significant = float(schedule.max_significant)
         if self.iterations:
             size, sampling = self._window(self.current), self.current.sampling
             significant = self.current.numbers.get("mean_significant", significant)
-        return estimate_batch(
-            box=box, pixel_size=a, n_particles=self.data.n, batch=self.data.n if batch < 0 else batch, size=min(size, box),
-            sampling=sampling, significant=significant, s=self.settings,
+        order = sampling.healpix_order
+        window = coarse_window(box, a, sampling.psi_step, s.mask_diameter, size, True)
+        return Work(
+            n_particles=self.data.n if batch < 0 else batch, n_rows=self.data.n, box=box, size=size, padding=s.padding,
+            n_classes=s.n_classes, is_3d=True, orientations=len(directions(order, sampling.symmetry)[0]) * 6 * 2**order, n_children=8,
+            n_offsets=offsets_in(sampling.offset_range / sampling.offset_step) if sampling.offset_step > 0 else 1,
+            coarse_pixels=np.pi / 8 * window**2 + window, significant=significant, threads=self.threads or default_threads(),
+            batch=True,
         )  # fmt: skip
 
     # -- files ---------------------------------------------------------------------------------------------------

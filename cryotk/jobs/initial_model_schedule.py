@@ -12,7 +12,7 @@ from cryotk.geometry import directions
 from cryotk.jobs.auto_sampling import AutoSettings, angular_step, finer_sampling
 from cryotk.jobs.settings import PointGroup, RefinementSettings
 
-__all__ = ["InitialModelSettings", "estimate_batch", "flat_directions", "next_sampling", "with_directions"]
+__all__ = ["InitialModelSettings", "flat_directions", "next_sampling", "with_directions"]
 
 LOCAL_ORDER = 4
 """Angular sampling stays global: its HEALPix order ends below this."""
@@ -87,52 +87,3 @@ def _offsets(sampling: SamplingSettings, c: Convergence, model: RefinementModel)
 def _needed_step(diameter: float, resolution: float) -> float:
     """Angular step in degrees by which the edge of a particle moves no further than the resolution."""
     return 360.0 / float(np.ceil(np.pi * diameter / resolution))
-
-
-def estimate_batch(
-    *, box: int, pixel_size: float, n_particles: int, batch: int, size: int, sampling: SamplingSettings, significant: float,
-    s: InitialModelSettings,
-) -> dict[str, float]:
-    """Memory (bytes), disk (bytes per kept iteration) and time (seconds) of one mini-batch.
-
-    Parameters
-    ----------
-    box, size : int
-        Pixels of the images, and of the window that is used.
-    n_particles, batch : int
-    significant : float
-        Coarse samples per particle that are looked at closely.
-    """
-    from cryotk.execution.lanes import default_threads
-    from cryotk.jobs.blocks import block_size
-    from cryotk.jobs.vdam_step import LANE_PARTICLES, SLOT_BYTES
-
-    k, pixels = s.n_classes, 0.4 * size * size
-    n_directions = len(directions(sampling.healpix_order, sampling.symmetry)[0])
-    orientations = k * n_directions * 6 * 2**sampling.healpix_order
-    n_offsets = np.pi * (sampling.offset_range / sampling.offset_step) ** 2 + 1 if sampling.offset_step > 0 else 1
-    arc = np.pi * s.mask_diameter * angular_step(sampling.healpix_order, 0) / 360
-    coarse = min(pixels, 0.4 * (2 * pixel_size * box * 1.2 / arc) ** 2)
-    lanes = 2 * min(2, -(-batch // (2 * LANE_PARTICLES)))
-    working = min(default_threads(), lanes)
-    per_lane = block_size(4 * batch, int(pixels))
-    parents = min(orientations, min(per_lane, -(-batch // lanes)) * significant)
-    slots = min(float(SLOT_BYTES), parents * 8 * 5 * pixels * 4)
-
-    def points(r: float) -> float:
-        return (2 * r + 3) ** 2 * (r + 2)
-
-    sums = (lanes + 2) * k * points(s.padding * size / 2) * 24
-    momenta = 2 * k * points(s.padding * box / 2) * 20
-    maps = k * (s.padding * box) ** 3 * 4 * 2.5 + 4 * k * box**3 * 8
-    fine = orientations * 8 * pixels * 8
-    tables = orientations / 2 * coarse * 12 + (fine if fine < 192e6 else 0)
-    memory = sums + momenta + maps + tables + working * (48e6 + slots + min(per_lane, batch) * (box * box * 16 + pixels * 72))
-    flops = batch * orientations * n_offsets * coarse * 2
-    # measured on one core: fine scores and sums, images, insertion of each orientation that was looked at
-    seconds = flops / 5e10 + batch * (box * box * 40e-9 + significant * 32 * pixels * 1e-9) + lanes * parents * 4 * pixels * 20e-9
-    return {
-        "memory_bytes": float(memory),
-        "disk_bytes_per_iteration": float(k * (box**3 * 12 + points(s.padding * box / 2) * 20) + n_particles * 350),
-        "seconds_per_iteration": float(seconds / working + k * points(s.padding * size / 2) * 400e-9),
-    }

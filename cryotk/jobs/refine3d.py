@@ -171,6 +171,9 @@ class Refine3D(HalfSetJob):
             m.group_counts = self._group_counts(half)
         return self._start_iteration(model, sampling, half2=other)
 
+    def _sigma(self, order: int) -> float:
+        return 2 * angular_step(order) if order >= self._auto.local_order else 0.0
+
     @staticmethod
     def _search_locally(model: RefinementModel, order: int) -> None:
         model.orientational_prior_mode = 1

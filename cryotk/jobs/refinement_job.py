@@ -20,6 +20,7 @@ from cryotk.jobs.bookkeeping import assignments_dataset
 from cryotk.jobs.iterative import IterativeJob
 from cryotk.jobs.particle_set import ParticleSet
 from cryotk.jobs.posterior_view import PosteriorMixin
+from cryotk.jobs.resources import Work, estimate_iteration
 from cryotk.jobs.settings import RefinementSettings, checked
 from cryotk.jobs.step import Expectation, Particles, StepContext, StepSettings, run_expectation
 
@@ -324,11 +325,22 @@ class RefinementJob(PosteriorMixin, IterativeJob):
         """Make the same job with other settings before its first iteration."""
         return type(self)(self.particles, **values)
 
-    def estimate(self) -> dict[str, float]:
-        """Memory (bytes), disk (bytes per iteration) and time (seconds) of one iteration, before running it."""
-        from cryotk.jobs.bookkeeping import estimate_resources
+    @abstractmethod
+    def _work(self) -> Work:
+        """Sizes of the next iteration."""
 
-        return estimate_resources(self)
+    def estimate(self) -> dict[str, float]:
+        """Memory, disk and time of the next iteration, before running it.
+
+        Returns
+        -------
+        dict
+            ``memory_bytes``: peak of the process. ``scratch_bytes``: held in temporary files meanwhile because memory is short (see
+            :func:`cryotk.projection.scratch_folder`). ``disk_bytes_per_iteration``: of saved files. ``seconds_per_iteration``.
+        """
+        w = self._work()
+        maps = w.halves * w.n_classes * w.box ** (3 if w.is_3d else 2)
+        return estimate_iteration(w, maps * (12 if w.is_3d else 4) + w.n_rows * 350)
 
     def _repr_html_(self) -> str:
         from cryotk.jobs.reprs import job_html

@@ -16,6 +16,7 @@ from cryotk.data.source import read_ahead
 from cryotk.errors import SettingsError
 from cryotk.execution.device import Lane, device_backend, devices_of, on_devices
 from cryotk.execution.lanes import Stopped, cut_lanes, default_threads, each_lane, in_turns, on_cluster
+from cryotk.execution.memory import give_back
 from cryotk.jobs.blocks import MAX_LANES_2D, MAX_LANES_3D, cut_blocks, lanes_at_once, sums_on_disk
 from cryotk.jobs.particle_set import ParticleSet
 from cryotk.jobs.updates import coarse_window, image_window, reference_power
@@ -105,6 +106,7 @@ class StepContext:
         self.references = []
         self._others = {}
         self.__dict__.pop("step", None)
+        give_back()
 
     @property
     def local(self) -> bool:
@@ -339,6 +341,7 @@ def run_expectation(
         del part
         found += results
     assert sums is not None
+    give_back()
     n = context.data.n
     out = Expectation(
         sums, np.zeros(n, int), context.state.poses.copy(), context.state.shifts.copy(), np.zeros(n), np.zeros(n, int), np.zeros(n),

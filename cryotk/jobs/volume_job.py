@@ -11,8 +11,9 @@ from pydantic import Field
 
 from cryotk.data import Convergence, Iteration, RefinementModel, SamplingSettings
 from cryotk.errors import SettingsError
+from cryotk.execution.lanes import default_threads
 from cryotk.fourier import lowpass, lowpass_gain, shell_index
-from cryotk.geometry import directions, relaxation_operators
+from cryotk.geometry import directions, relaxation_operators, symmetry_operators
 from cryotk.io.mrc import write_mrc
 from cryotk.io.relion_read import find_near
 from cryotk.io.relion_write import name_in_project
@@ -20,10 +21,11 @@ from cryotk.jobs.auto_sampling import angular_step
 from cryotk.jobs.bookkeeping import estimate_model_accuracy, next_perturbation
 from cryotk.jobs.references3d import missing_reference, open_mask, open_references
 from cryotk.jobs.refinement_job import RefinementJob
+from cryotk.jobs.resources import Work, offsets_in, orientations_near
 from cryotk.jobs.settings import PointGroup, RefinementSettings
 from cryotk.jobs.start import initial_noise
 from cryotk.jobs.step import StepContext
-from cryotk.jobs.updates import next_image_size, round_int
+from cryotk.jobs.updates import coarse_window, next_image_size, round_int
 from cryotk.likelihood.correlation import CorrelationStep
 from cryotk.projection import FourierReference
 
@@ -215,43 +217,38 @@ class VolumeJob(RefinementJob):
         rng = np.random.default_rng([self.settings.seed, number, 1])
         return estimate_model_accuracy(context, self._state.poses, rng, rows)
 
-    def estimate(self) -> dict[str, float]:
-        """Memory (bytes), disk (bytes per iteration) and time (seconds) of one iteration, before running it."""
-        from cryotk.execution.lanes import default_threads
-        from cryotk.jobs.blocks import MAX_LANES_3D, block_size
+    def _sigma(self, order: int) -> float:
+        """Width in degrees of local searches at a sampling; 0 for a search of all orientations."""
+        return float(self.iterations[-1].model.sigma_psi) if self.iterations else 0.0
 
-        s, optics, n = self.settings, self.data.optics[0], self.data.n
-        box, pad, k = optics.box_size, s.padding, getattr(s, "n_classes", 1)
+    def _work(self) -> Work:
+        s, optics = self.settings, self.data.optics[0]
+        box, a = optics.box_size, optics.pixel_size
+        significant = 30.0
         if self.iterations:
             size, sampling = self._next_size(self.current), self.current.sampling
+            significant = self.current.numbers.get("mean_significant", significant)
         else:
-            shell = box * optics.pixel_size / (s.initial_lowpass or 20.0)
-            size, sampling = int(min(box, 2 * (round(shell) + 10))), self._first_sampling(optics.pixel_size)
-        halves = 2 if hasattr(self, "half_sets") else 1
-        r = pad * size / 2
-        points = (2 * r + 3) ** 2 * (r + 2)
-        pixels = 0.4 * size * size
-        align, local = getattr(s, "align", True), bool(self.iterations) and self.current.model.sigma_psi > 0
-        n_psi, n_directions = 6 * 2**sampling.healpix_order, len(directions(sampling.healpix_order, s.symmetry)[0])
-        orientations = n_directions * n_psi if align and not local else 1
-        step_px = sampling.offset_step / optics.pixel_size
-        n_offsets = np.pi * (s.offset_range_px / step_px) ** 2 + 1 if align else 1
-        arc = np.pi * s.mask_diameter * angular_step(sampling.healpix_order, 0) / 360
-        coarse = min(pixels, 0.4 * (2 * optics.pixel_size * box * 1.2 / arc) ** 2)
-        threads = min(default_threads(), MAX_LANES_3D)
-        block = block_size(max(n // halves, 1), int(pixels))
-        # sums of every lane stay until they are added; a transform is made on a padded cube
-        sums = MAX_LANES_3D * k * points * 24 * halves
-        transform = (pad * box) ** 3 * 4 * 2.5 + k * points * 8 * halves
-        tables = k * orientations / 2 * coarse * 12 + min(192e6, k * orientations * 8 * pixels * 8)
-        memory = sums + transform + tables + threads * (48e6 + block * (box * box * 16 + pixels * 72))
-        flops = n * k * orientations * n_offsets * coarse * 2
-        seconds = flops / 5e10 + n * (box * box * 40e-9 + pixels * (400e-9 if local else 1.5e-6)) + k * points * 200e-9 * halves
-        return {
-            "memory_bytes": float(memory),
-            "disk_bytes_per_iteration": float(halves * k * box**3 * 12 + n * 350),
-            "seconds_per_iteration": float(seconds / threads),
-        }
+            shell = box * a / s.initial_lowpass if s.initial_lowpass else box / 2
+            size, sampling = int(min(box, 2 * (round(shell) + 10))), self._first_sampling(a)
+        order, align = sampling.healpix_order, getattr(s, "align", True)
+        sigma, n_classes = self._sigma(order), getattr(s, "n_classes", 1)
+        local = align and sigma > 0
+        orientations: float = len(directions(order, s.symmetry)[0]) * 6 * 2**order
+        if local:
+            orientations = orientations_near(order, sigma)
+        elif not align:
+            orientations, significant = 1, n_classes
+        if self._by_correlation(self.iteration + 1):
+            significant = 1.0
+        window = coarse_window(box, a, angular_step(order, 0), s.mask_diameter, size, True)
+        return Work(
+            n_particles=self.data.n, n_rows=self.data.n, box=box, size=size, padding=s.padding, n_classes=n_classes, is_3d=True,
+            orientations=orientations, n_children=8 if align else 1, significant=significant,
+            n_offsets=offsets_in(sampling.offset_range / sampling.offset_step) if align else 1,
+            coarse_pixels=np.pi / 8 * window**2 + window, threads=self.threads or default_threads(), align=align, local=local,
+            halves=2 if hasattr(self, "half_sets") else 1, symmetries=len(symmetry_operators(s.symmetry)),
+        )  # fmt: skip
 
     # -- files ---------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -137,7 +138,13 @@ def coarse_local(
     n_pixels = len(tables.coarse_pixels)
     whole = [Portion(slice(0, len(n)), slice(0, len(parents)), np.arange(len(unique)), slots)]
     small = not backend.on_device and pays_in_portions(parent_start, len(unique), 8 * n_pixels, backend.slot_bytes)
-    for part in cut_portions(parent_start, slots, 8 * n_pixels) if small else whole:
+    portions: Iterable[Portion] = whole
+    if small:
+        portions = cut_portions(parent_start, slots, 8 * n_pixels)
+    elif 8 * n_pixels * len(unique) > backend.slot_bytes / 2:
+        # neighbours share most of their slices, and a block of them would need too many at once
+        portions = cut_portions(parent_start, slots, 8 * n_pixels, portion_bytes=backend.slot_bytes)
+    for part in portions:
         some, own = part.particles, part.parents
         shape = (len(part.slots), 2, n_pixels)
         out = scratch.array("slices", shape) if small else backend.xp.empty(shape, np.float32)

@@ -39,7 +39,10 @@ def pays_in_portions(parent_start: np.ndarray, n_slots: int, slot_bytes: int, mo
     return few and int(np.diff(parent_start).max(initial=0)) * slot_bytes <= most_bytes
 
 
-def cut_portions(parent_start: np.ndarray, parent_slot: np.ndarray, slot_bytes: int, used: np.ndarray | None = None) -> Iterator[Portion]:
+def cut_portions(
+    parent_start: np.ndarray, parent_slot: np.ndarray, slot_bytes: int, used: np.ndarray | None = None,
+    portion_bytes: float | None = None,
+) -> Iterator[Portion]:
     """Cut a block.
 
     Parameters
@@ -52,9 +55,11 @@ def cut_portions(parent_start: np.ndarray, parent_slot: np.ndarray, slot_bytes: 
         What one slot's slices (and rows) take.
     used : (n,) bool, optional
         Parents that count; the others get the portion's first slot.
+    portion_bytes : float, optional
+        What a portion may take, were nothing shared in it; what a cache holds by default.
     """
     n = len(parent_start) - 1
-    most = max(1, PORTION_BYTES // slot_bytes)
+    most = max(1, int((portion_bytes or PORTION_BYTES) // slot_bytes))
     first = 0
     while first < n:
         last = int(np.searchsorted(parent_start, parent_start[first] + most, side="right")) - 1

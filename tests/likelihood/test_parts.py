@@ -97,3 +97,37 @@ def test_portions_give_the_whole(job, monkeypatch):
         assert np.array_equal(r.angles, result.angles)
         assert s.weight == pytest.approx(sums.weight, rel=1e-6)
         _same_sums(s, sums)
+
+
+def test_local_searches_that_share_slices_make_few_at_once(monkeypatch):
+    """A block's coarse slices around its poses are cut across particles when they are too many; the posterior is the same."""
+    from cryotk.kernels.backends import CPU
+    from cryotk.likelihood import portions
+
+    particles = ctk.simulate.particles(24, 32, 6.0, seed=5, poses=True, progress=False)
+    map_ = ctk.simulate.volume(ctk.simulate.molecule(), 32, 6.0, amplitude=particles.attrs["amplitude"])
+    job = ctk.Class3D(
+        particles, map_, 1, mask_diameter=170, absolute_greyscale=True, initial_lowpass=20, seed=1, local_search_range=60
+    )
+    monkeypatch.setattr(portions, "PORTION_BYTES", 1 << 60)
+    results = []
+    for slot_bytes in (1 << 60, 400_000):
+        monkeypatch.setattr(CPU, "slot_bytes", slot_bytes)
+        seen, at = [], SliceMaker.slices_at
+
+        def count(self, classes, inverse, out, pixels=None, at=at, seen=seen):
+            if pixels is not None:
+                seen.append(len(classes))
+            return at(self, classes, inverse, out, pixels)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(SliceMaker, "slices_at", count)
+            context = job._context()
+            block = context.prepare(cut_blocks(context)[0])
+            post = context.posterior(block)
+            n_pixels = len(context.step.tables[0].coarse_pixels)
+        results.append((post.weights, post.offsets, seen))
+    (weights, offsets, whole), (w, o, cut) = results
+    assert np.array_equal(weights, w) and np.array_equal(offsets, o)
+    assert len(whole) == 1 and 8 * n_pixels * whole[0] > 2 * 400_000 and len(cut) > 1
+    assert max(cut) < whole[0] / 2
