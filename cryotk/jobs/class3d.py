@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from cryotk.data import Convergence, Iteration, RefinementModel
+from cryotk.data import Convergence, Iteration, RefinementModel, SamplingSettings
 from cryotk.errors import SettingsError
 from cryotk.geometry import symmetry_operators
 from cryotk.jobs.auto_sampling import angular_step
@@ -133,6 +133,21 @@ class Class3D(VolumeJob):
         """Iterations that a run does."""
         return self.settings.n_iterations
 
+    def _fitted_sampling(self, it: Iteration, changed: dict[str, Any]) -> SamplingSettings:
+        if not changed.keys() & {"initial_sampling", "offset_range_px", "offset_step_px"}:
+            return super()._fitted_sampling(it, changed)
+        return replace(self._first_sampling(it.model.pixel_size), perturbation=it.sampling.perturbation)
+
+    def _fitted_model(self, model: RefinementModel, changed: dict[str, Any]) -> dict[str, Any]:
+        values = super()._fitted_model(model, changed)
+        return values | self._local_prior() if "local_search_range" in changed else values
+
+    def _local_prior(self) -> dict[str, Any]:
+        """Fields of a model that searches around poses."""
+        reach = self.settings.local_search_range
+        sigma = 0.0 if reach is None else reach / 3
+        return {"orientational_prior_mode": int(reach is not None), "sigma_rot": sigma, "sigma_tilt": sigma, "sigma_psi": sigma}
+
     def _initialise(self) -> Iteration:
         s = self.settings
         maps, a = self._open_references()
@@ -142,11 +157,7 @@ class Class3D(VolumeJob):
         sampling = self._first_sampling(a)
         assert sampling.directions is not None
         model = self._first_model(maps, a, len(sampling.directions), s.tau2_fudge)
-        if s.local_search_range is not None:
-            sigma = s.local_search_range / 3
-            model.orientational_prior_mode = 1
-            model.sigma_rot = model.sigma_tilt = model.sigma_psi = sigma
-        return self._start_iteration(model, sampling)
+        return self._start_iteration(model.copy(**self._local_prior()), sampling)
 
     # -- one iteration -------------------------------------------------------------------------------------------
 

@@ -97,6 +97,7 @@ class InitialModel(GradientJob):
 
     settings_type: ClassVar[type[RefinementSettings]] = InitialModelSettings
     settings: InitialModelSettings
+    of_the_start = frozenset({"initial_sampling", "offset_range_px", "offset_step_px", "initial_sigma_offset"})
 
     def __init__(
         self,

@@ -97,6 +97,7 @@ class Refine3D(HalfSetJob):
 
     settings_type: ClassVar[type[RefinementSettings]] = Refine3DSettings
     settings: Refine3DSettings
+    of_the_start = HalfSetJob.of_the_start | {"initial_sampling", "offset_range_px", "offset_step_px"}
 
     def __init__(
         self,

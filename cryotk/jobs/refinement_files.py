@@ -144,7 +144,7 @@ def resume_refinement(cls: type[Job], path: Path, particles: Any, changes: dict[
     job.iterations.append(last)
     job._restore_state(last, state["norm"])
     job._restore_extra(state.get("extra", {}))
-    job._fit_to_settings()
+    job._fit_to_settings({k: v for k, v in changes.items() if v != state["settings"].get(k)})
     job._relion = state.get("relion", "5")
     if path.is_dir():
         job._directory = folder
@@ -202,7 +202,7 @@ def _resume_relion(cls: type[Job], path: Path, particles: Any, changes: dict[str
     job.iterations.append(it)
     job._adopt(it)
     job._adopt_files(path, it)
-    job._fit_to_settings()
+    job._fit_to_settings({k: v for k, v in changes.items() if k not in values or v != values[k]})
     return job
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from cryotk.data import Convergence, Iteration, RefinementModel, open_particles
+from cryotk.data import Convergence, Iteration, RefinementModel, SamplingSettings, open_particles
 from cryotk.errors import DataError, DataWarning, SettingsError
 from cryotk.execution.device import resolve_device
 from cryotk.geometry import directions
@@ -40,6 +40,8 @@ class RefinementJob(PosteriorMixin, IterativeJob):
     """
 
     settings_type: ClassVar[type[RefinementSettings]]
+    of_the_start: ClassVar[frozenset[str]] = frozenset()
+    """Settings that do nothing once the first iteration is done."""
     settings: Any
     data: ParticleSet
     _state: Particles
@@ -287,34 +289,65 @@ class RefinementJob(PosteriorMixin, IterativeJob):
         return None
 
     def branch(self, **changes: Any) -> Self:
-        """Return a new job from the same state with other settings, e.g. ``job.branch(tau2_fudge=4)``."""
-        values = self.settings.model_dump() | changes
+        """Return a new job from the same state with other settings, e.g. ``job.branch(tau2_fudge=4)``.
+
+        Grids, symmetry, padding and local searches follow the changes from the next iteration on; settings of the start alone
+        (``initial_lowpass``, and where the job chooses its sampling itself the first one) are taken before the first iteration
+        and afterwards said to come too late.
+        """
+        before = self.settings.model_dump()
+        values = before | changes
         if "n_classes" in values and values["n_classes"] != self.settings.n_classes:
             raise SettingsError(f"a branch keeps the classes: start a new {type(self).__name__} for another n_classes")
-        new = self._remake(self.particles, values, self.iterations[0]) if self.iterations else self._unstarted(values)
+        changed = {k: v for k, v in changes.items() if k not in before or v != before[k]}
+        if not self.iterations or (self.iteration == 0 and changed):
+            # the start is made with the new settings
+            return self._unstarted(values)
+        new = self._remake(self.particles, values, self.iterations[0])
         new.iterations = list(self.iterations)
         new._state = Particles(self._state.poses.copy(), self._state.shifts.copy(), self._state.norm.copy())
         new._restore_extra(self._extra_state())
-        new._fit_to_settings()
+        new._fit_to_settings(changed)
         return new
 
-    def _fit_to_settings(self) -> None:
-        """Fit the last iteration to settings that are not those it was made with, before the job goes on from it."""
-        if not self.iterations or not self.current.model.is_3d:
-            return
-        it, symmetry = self.current, self.working_symmetry
-        if it.sampling.symmetry == symmetry:
-            return
-        rot, tilt = directions(it.sampling.healpix_order, symmetry)
-        sampling = replace(it.sampling, symmetry=symmetry, directions=np.stack([rot, tilt], -1))
+    def _fit_to_settings(self, changed: dict[str, Any]) -> None:
+        """Fit the last iteration to settings that it was not made with, before the job goes on from it."""
+        it = self.current
+        idle = sorted(self.of_the_start & changed.keys()) if it.number > 0 else []
+        if idle:
+            warnings.warn(
+                f"{', '.join(idle)}: of the start of a {type(self).__name__}, without effect after iteration {it.number}",
+                DataWarning,
+                stacklevel=4,
+            )
+        sampling = self._fitted_sampling(it, changed)
+        other_grid = sampling.directions is not None and (
+            it.sampling.directions is None or len(sampling.directions) != len(it.sampling.directions)
+        )
 
         def fitted(m: RefinementModel) -> RefinementModel:
-            # probabilities of directions that are no longer those of the grid
-            flat = np.asarray(m.class_distribution, float)[:, None] / len(rot)
-            return m.copy(direction_distribution=np.repeat(flat, len(rot), 1))
+            values = self._fitted_model(m, changed)
+            if other_grid:
+                # probabilities of directions that are no longer those of the grid
+                n = len(sampling.directions)  # type: ignore[arg-type]
+                values["direction_distribution"] = np.repeat(np.asarray(m.class_distribution, float)[:, None] / n, n, 1)
+            return m.copy(**values) if values else m
 
-        half2 = None if it.half2 is None else fitted(it.half2)
-        self.iterations[-1] = replace(it, sampling=sampling, model=fitted(it.model), half2=half2)
+        model, half2 = fitted(it.model), None if it.half2 is None else fitted(it.half2)
+        if sampling is not it.sampling or model is not it.model:
+            self.iterations[-1] = replace(it, sampling=sampling, model=model, half2=half2)
+
+    def _fitted_sampling(self, it: Iteration, changed: dict[str, Any]) -> SamplingSettings:
+        """Sampling that the job goes on with from an iteration made with other settings."""
+        sampling, symmetry = it.sampling, self.working_symmetry
+        if not it.model.is_3d or sampling.symmetry == symmetry:
+            return sampling
+        rot, tilt = directions(sampling.healpix_order, symmetry)
+        return replace(sampling, symmetry=symmetry, directions=np.stack([rot, tilt], -1))
+
+    def _fitted_model(self, model: RefinementModel, changed: dict[str, Any]) -> dict[str, Any]:
+        """Fields of a model that change with the settings."""
+        return {"padding": self.settings.padding} if "padding" in changed else {}
 
     @property
     def working_symmetry(self) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from cryotk.data import Convergence, Iteration, RefinementModel
-from cryotk.errors import DataWarning
+from cryotk.errors import DataWarning, SettingsError
 from cryotk.geometry import symmetry_operators
 from cryotk.jobs.bookkeeping import advance, changes, estimate_model_accuracy
 from cryotk.jobs.refinement_job import RefinementJob
@@ -48,6 +48,11 @@ class GradientJob(RefinementJob):
     def schedule(self) -> Schedule | None:
         """Batches, steps and prior of a VDAM run; None for expectation-maximisation."""
         return None
+
+    def _fitted_model(self, model: RefinementModel, changed: dict[str, Any]) -> dict[str, Any]:
+        if self.schedule is not None and "padding" in changed:
+            raise SettingsError("a VDAM run keeps its padding: its momenta are of that grid; start a new one for another")
+        return super()._fitted_model(model, changed)
 
     def _make_context(self, *parts: Any) -> StepContext:
         """Context of the next step, of residuals when this is VDAM."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from pydantic import Field
@@ -80,6 +80,7 @@ class Plan:
 class VolumeJob(RefinementJob):
     """A refinement of maps."""
 
+    of_the_start: ClassVar[frozenset[str]] = frozenset({"initial_lowpass", "absolute_greyscale"})
     _mask: np.ndarray | None = None
     _mask_file: tuple[Path, str] | None = None
     """Where the mask was written for RELION, and what names in the project begin with there."""

@@ -214,6 +214,71 @@ def test_a_branch_leaves_its_origin_alone(kind, star, reference):
         job.branch(no_such=1)
 
 
+CHANGES = {
+    "class2d": {"psi_step": 20, "offset_range_px": 3.5, "padding": 1.5, "mask_diameter": 120.0, "resolution_limit": 60.0},
+    "vdam": {"psi_step": 20, "offset_range_px": 3.5, "mask_diameter": 120.0, "inactivity_threshold": 0.9999},
+    "class3d": {
+        "initial_sampling": 15.0, "offset_range_px": 3.5, "offset_step_px": 0.6, "padding": 1.5, "symmetry": "C2",
+        "local_search_range": 40.0, "resolution_limit": 60.0, "mask_diameter": 120.0, "align": False,
+    },
+    "initial_model": {"symmetry": {"symmetry": "C2", "run_in_c1": False}, "resolution_limit": 60.0, "mask_diameter": 120.0},
+    "refine3d": {"symmetry": "C2", "padding": 1.5, "mask_diameter": 120.0, "tau2_fudge": 0.2, "join_below": 100.0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["branch", "resume"])
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, changes in CHANGES.items() for name in changes])
+def test_settings_changed_on_the_way_have_their_effect(kind, name, how, star, reference, tmp_path, started):
+    change = CHANGES[kind][name]
+    change = change if isinstance(change, dict) else {name: change}
+    job, folder, unchanged = started(kind)
+    other = job.branch(**change) if how == "branch" else type(job).resume(folder, **change)
+    other._directory = None
+    other.iterate()
+    assert bits(other) != unchanged
+    assert job.iteration == 2
+
+
+@pytest.fixture(scope="module")
+def started(star, reference, tmp_path_factory):
+    """A job of two iterations, the folder it is saved in, and what its third gives."""
+    made = {}
+
+    def get(kind):
+        if kind not in made:
+            job = KINDS[kind](star, reference)
+            job.run(2, progress=False)
+            folder = tmp_path_factory.mktemp(kind)
+            job.save(folder)
+            job._directory = None
+            onward = job.branch()
+            onward.iterate()
+            made[kind] = job, folder, bits(onward)
+        return made[kind]
+
+    return get
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"), [("refine3d", "initial_sampling"), ("refine3d", "initial_lowpass"), ("class3d", "initial_lowpass"), ("initial_model", "offset_range_px")]
+)
+def test_settings_of_the_start_say_that_they_come_too_late(kind, change, star, reference):
+    job = KINDS[kind](star, reference)
+    _ = job.current
+    early = job.branch(**{change: 12.0})
+    assert not early.iterations and getattr(early.settings, change) == 12
+    job.iterate()
+    with pytest.warns(DataWarning, match=f"{change}: of the start of a {type(job).__name__}, without effect after iteration 1"):
+        job.branch(**{change: 12.0})
+
+
+def test_a_vdam_run_keeps_its_padding(star, reference):
+    job = KINDS["vdam"](star, reference)
+    job.iterate()
+    with pytest.raises(SettingsError, match="keeps its padding"):
+        job.branch(padding=1.5)
+
+
 @ALL
 def test_saved_at_any_time_and_resumed_to_the_same_bits(kind, star, reference, tmp_path):
     job = KINDS[kind](star, reference)
