@@ -330,6 +330,27 @@ def test_a_full_disk_loses_nothing(kind, star, reference, tmp_path, monkeypatch)
     assert bits(type(job).resume(tmp_path / "other")) == bits(job)
 
 
+def test_a_full_disk_in_the_background_is_raised_when_waited_for(star, reference, tmp_path, monkeypatch):
+    job = KINDS["refine3d"](star, reference)
+    phases = []
+    job.on_progress(lambda p: phases.append((p.phase, p.message)))
+    job.iterate()
+    job.save(tmp_path / "run")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    job.start(4)
+    with pytest.raises(OSError, match="No space"):
+        job.wait()
+    assert job.iteration == 2 and not job.running
+    assert phases[-1][0] == "failed" and "No space" in phases[-1][1]
+    monkeypatch.undo()
+    job.run(3, progress=False)
+    assert job.iteration == 3
+
+
 @ALL
 def test_checkpoints_that_are_broken_or_of_another_job_are_refused(kind, star, reference, tmp_path):
     job = KINDS[kind](star, reference)
