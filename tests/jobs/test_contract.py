@@ -299,8 +299,8 @@ def test_saved_at_any_time_and_resumed_to_the_same_bits(kind, star, reference, t
 @ALL
 def test_memory_disk_and_time_are_told_before_the_first_iteration(kind, star, reference):
     figures = KINDS[kind](star, reference).estimate()
-    assert set(figures) == {"memory_bytes", "disk_bytes_per_iteration", "seconds_per_iteration"}
-    assert all(np.isfinite(v) and v > 0 for v in figures.values())
+    for name in ("memory_bytes", "disk_bytes_per_iteration", "seconds_per_iteration"):
+        assert np.isfinite(figures[name]) and figures[name] > 0, name
 
 
 @ALL
