@@ -113,9 +113,10 @@ def sums_on_disk(context: StepContext) -> bool:
     halves = 2 if context.rows is not None else 1
     needed = (halves + 1) * one + WORK_BYTES
     short = needed > available_memory()
+    # files hold the sphere, not the cube around it
     if short:
         _log.warning(
             "sums of an iteration take %.1f GB and memory has %.1f: %.1f GB are held in %s meanwhile, lanes are done one after the other",
-            needed / 1e9, available_memory() / 1e9, halves * one / 1e9, scratch_folder(one),
+            needed / 1e9, available_memory() / 1e9, 0.53 * halves * one / 1e9, scratch_folder(0.53 * one),
         )  # fmt: skip
     return short

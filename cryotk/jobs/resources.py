@@ -169,7 +169,7 @@ def memory_of_iteration(w: Work, available: float | None = None) -> tuple[float,
     totals = 0.0 if on_disk else w.halves * one
     # new maps and the mask beside the old maps
     maximization = before + totals + max(mates + (one / k if on_disk and w.symmetries > 1 else 0.0), inverse + maps + 4 * cube)
-    return max(expectation, maximization), w.halves * one if on_disk else 0.0
+    return max(expectation, maximization), 0.53 * w.halves * one if on_disk else 0.0
 
 
 def _batch(w: Work, expectation: float) -> float:

@@ -61,8 +61,12 @@ class DiskAccumulator:
         self.r_max, self.is_3d, self.dims = source.r_max, True, 3
         self.shape = source.weight.shape
         self._points = self.shape[1] * self.shape[2]
-        self._plane_bytes = 24 * self._points
-        self._file: Any = tempfile.TemporaryFile(buffering=0, dir=folder or scratch_folder(self._plane_bytes * self.shape[0]))
+        # slices reach no further than the corners of the cells that hold the sphere: half of the cube is not stored
+        k, x = np.arange(self.shape[0]) - (self.r_max + 1), np.arange(self.shape[2])
+        self._plane, self._rest = k[:, None] ** 2 + x**2, (self.r_max + 2) ** 2 - k**2
+        counts = [int((self._plane <= rest).sum()) for rest in self._rest]
+        self._start = 24 * np.concatenate([[0], np.cumsum(counts)])
+        self._file: Any = tempfile.TemporaryFile(buffering=0, dir=folder or scratch_folder(int(self._start[-1])))
         # the plane x = 0, which symmetry changes, is in memory
         self._column: tuple[np.ndarray, np.ndarray] = source.data[..., 0].copy(), source.weight[..., 0].copy()
         for first, last in self._slabs():
@@ -71,26 +75,35 @@ class DiskAccumulator:
     def _slabs(self) -> Any:
         return slabs(self.shape[0], self._points)
 
+    def _some(self, raw: np.ndarray, plane: int, first: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Which points of a plane are stored, and where their data and weights are in the bytes of planes from ``first`` on."""
+        inside = self._plane <= self._rest[plane]
+        here = raw[self._start[plane] - self._start[first] : self._start[plane + 1] - self._start[first]]
+        n = 2 * len(here) // 3
+        return inside, here[:n].view(np.complex128), here[n:].view(np.float64)
+
     def planes(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
         """Data and weight of some planes."""
-        n = last - first
-        raw = np.empty((n, self._plane_bytes), np.uint8)
-        _read(self._file, raw, first * self._plane_bytes)
-        data = raw[:, : 16 * self._points].view(np.complex128).reshape(n, *self.shape[1:])
-        weight = raw[:, 16 * self._points :].view(np.float64).reshape(n, *self.shape[1:])
+        raw = np.empty(int(self._start[last] - self._start[first]), np.uint8)
+        _read(self._file, raw, int(self._start[first]))
+        shape = (last - first, *self.shape[1:])
+        data, weight = np.zeros(shape, np.complex128), np.zeros(shape)
+        for i in range(first, last):
+            inside, of_data, of_weight = self._some(raw, i, first)
+            data[i - first][inside], weight[i - first][inside] = of_data, of_weight
         for values, column in zip((data, weight), self._column, strict=True):
             values[..., 0] = column[first:last]
         return data, weight
 
     def put_planes(self, first: int, last: int, data: np.ndarray, weight: np.ndarray) -> None:
         """Replace data and weight of some planes."""
-        n = last - first
-        raw = np.empty((n, self._plane_bytes), np.uint8)
-        raw[:, : 16 * self._points].view(np.complex128)[:] = data.reshape(n, -1)
-        raw[:, 16 * self._points :].view(np.float64)[:] = weight.reshape(n, -1)
+        raw = np.empty(int(self._start[last] - self._start[first]), np.uint8)
+        for i in range(first, last):
+            inside, of_data, of_weight = self._some(raw, i, first)
+            of_data[:], of_weight[:] = data[i - first][inside], weight[i - first][inside]
         for values, column in zip((data, weight), self._column, strict=True):
             column[first:last] = values[..., 0]
-        _write(self._file, raw, first * self._plane_bytes)
+        _write(self._file, raw, int(self._start[first]))
 
     def load(self) -> Accumulator:
         """The same in memory."""

@@ -19,6 +19,10 @@ def _filled(seed: int) -> Accumulator:
     a = Accumulator(N, SIZE)
     a.weight[:] = rng.uniform(0, 1, a.weight.shape)
     a.data[:] = rng.standard_normal(a.weight.shape) + 1j * rng.standard_normal(a.weight.shape)
+    # what slices reach: the corners of all cells that hold points of the sphere
+    k, x = np.arange(a.weight.shape[0]) - (a.r_max + 1), np.arange(a.weight.shape[2])
+    beyond = k[:, None, None] ** 2 + k[:, None] ** 2 + x**2 > (a.r_max + 3**0.5) ** 2
+    a.data[beyond] = a.weight[beyond] = 0
     return a
 
 
