@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from typing import Any
 
@@ -177,6 +178,7 @@ class _Work:
         mtf: np.ndarray | None, worst: float,
     ) -> None:  # fmt: skip
         self.n, self.a, self.shell, self.worst, self.window, self.q = n, a, shell, worst, window, window.shape[0] // 2
+        self.stop = threading.Event()
         f1, f2 = forward(x1), forward(x2)
         self.unmasked = curves.fsc_from_sums(cross_sums(f1, f2))
         gain = gains.b_factor_gain(n, a, b)
@@ -192,7 +194,8 @@ class _Work:
         maps = self.backend.xp.stack([v.astype(np.float32, copy=False) for v in (x1, x2, r1, r2)])
         self.average = self.average.astype(np.complex64, copy=False)
         self.window = self.backend.to_device(window)
-        self.sums_of, self.filter = WindowSums(maps, window, self.backend), WindowFilter(self.average, self.q, self.backend)
+        self.sums_of = WindowSums(maps, window, self.backend, self.stop)
+        self.filter = WindowFilter(self.average, self.q, self.backend)
 
     def device(self) -> Any:
         """Context in which the maps' device is the current one."""
@@ -207,7 +210,7 @@ class _Work:
         def one(i: int) -> tuple[dict[str, Any], Any]:
             return self._measure(points[i], None if true_fsc is None else np.asarray(true_fsc[i], float))
 
-        for i, (found, box) in enumerate(_in_order(one, len(points), threads if is_numpy(self.total) else 1)):
+        for i, (found, box) in enumerate(_in_order(one, len(points), threads if is_numpy(self.total) else 1, self.stop)):
             for k, v in found.items():
                 out[k][i] = v
             self._add(points[i], box, 1 / found["resolution"])
@@ -266,8 +269,15 @@ class _Work:
         return xp.astype(resolution, xp.float32), xp.astype(self.total / safe, xp.float32)
 
 
-def _in_order(function: Callable[[int], Any], n: int, threads: int) -> Iterator[Any]:
-    """Results of ``function(0 ... n - 1)`` in order, a few ahead in threads."""
+def _in_order(function: Callable[[int], Any], n: int, threads: int, stop: threading.Event) -> Iterator[Any]:
+    """Results of ``function(0 ... n - 1)`` in order, a few ahead in threads; ``stop`` is set when nobody wants more of them."""
+
+    def result(future: Future[Any]) -> Any:
+        while not future.done():  # a window may take seconds: who listens is heard meanwhile
+            wait([future], timeout=0.1)
+            pulse()
+        return future.result()
+
     if threads <= 1:
         yield from map(function, range(n))
         return
@@ -278,9 +288,10 @@ def _in_order(function: Callable[[int], Any], n: int, threads: int) -> Iterator[
             for i in following:
                 waiting.append(pool.submit(function, i))
                 if len(waiting) >= 3 * threads:
-                    yield waiting.popleft().result()
+                    yield result(waiting.popleft())
             while waiting:
-                yield waiting.popleft().result()
+                yield result(waiting.popleft())
         finally:
+            stop.set()
             for f in waiting:
                 f.cancel()

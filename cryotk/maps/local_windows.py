@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from cryotk.execution import Stopped, pulse
 from cryotk.kernels.backends import CPU, Backend
 from cryotk.maps.transform import shells_of_radii
 
@@ -67,9 +68,12 @@ class WindowSums:
         Of numpy.
     backend : Backend
         Of the maps.
+    stop : threading.Event, optional
+        Once set, whatever is under way raises :class:`cryotk.execution.Stopped`.
     """
 
-    def __init__(self, maps: Any, window: np.ndarray, backend: Backend = CPU) -> None:
+    def __init__(self, maps: Any, window: np.ndarray, backend: Backend = CPU, stop: threading.Event | None = None) -> None:
+        self.stop = stop or threading.Event()
         self.backend, self.maps, self.window = backend, maps, backend.to_device(window)
         self.n, self.q = maps.shape[-1], window.shape[0] // 2
         self.half = self.n // 2
@@ -115,6 +119,9 @@ class WindowSums:
         along_x = s.along_x.reshape(2, 16, m, k * m)
         out = kernels.xp.zeros((k, 6))
         for first, last, top, inner in self.blocks:
+            pulse()
+            if self.stop.is_set():
+                raise Stopped
             along_y = s.along_y[: 32 * (last - first) * top * m].reshape(2, 16, last - first, top * m)
             for py in range(2):
                 _multiply(kernels, self.turned[py][first:last], along_x[py, :, :, : top * m], along_y[py])

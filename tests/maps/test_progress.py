@@ -80,6 +80,36 @@ def test_a_cancelled_call_ends_soon(large, name):
     assert told == [(100, 200), (200, 200)]
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_local_resolution_is_cancelled_inside_a_window(large, threads, monkeypatch):
+    """Windows may take seconds: whoever listens is heard between their blocks, and windows under way end, too."""
+    from cryotk.maps.local_windows import WindowSums
+
+    asked, begun, after = threading.Event(), threading.Event(), []
+
+    def listen(done, total):
+        if begun.is_set():
+            asked.set()
+            raise Cancelled
+
+    real = WindowSums.__call__
+
+    def slow(self, point):
+        begun.set()
+        self.blocks = self.blocks[:1] * 5000  # a window that would take minutes
+        try:
+            return real(self, point)
+        finally:
+            after.append(point)
+
+    monkeypatch.setattr(WindowSums, "__call__", slow)
+    used = time.process_time()
+    with pytest.raises(Cancelled):
+        ctk.local_resolution(*large[0], sampling=40, threads=threads, progress=listen)
+    assert asked.is_set() and 1 <= len(after) <= threads
+    assert time.process_time() - used < 20
+
+
 def test_no_thread_hears_of_the_others_work():
     told = []
     with Steps(lambda *a: told.append(a), 1, "mine"):
