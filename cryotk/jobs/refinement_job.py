@@ -372,8 +372,11 @@ class RefinementJob(PosteriorMixin, IterativeJob):
             :func:`cryotk.projection.scratch_folder`). ``disk_bytes_per_iteration``: of saved files. ``seconds_per_iteration``.
         """
         w = self._work()
-        maps = w.halves * w.n_classes * w.box ** (3 if w.is_3d else 2)
-        return estimate_iteration(w, maps * (12 if w.is_3d else 4) + w.n_rows * 350)
+        dims, padded = 3 if w.is_3d else 2, w.padding * w.box
+        # in RELION's files and in the checkpoint: maps, momenta of a mini-batch, rows of the table; and what does not grow
+        maps = w.halves * w.n_classes * w.box**dims * (4 + 8)
+        momenta = w.n_classes * (padded + 3) ** (dims - 1) * (padded / 2 + 2) * (24 + 20) if w.batch else 0
+        return estimate_iteration(w, maps + momenta + w.n_rows * 600 + 20_000)
 
     def _repr_html_(self) -> str:
         from cryotk.jobs.reprs import job_html

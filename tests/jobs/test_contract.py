@@ -304,6 +304,18 @@ def test_memory_disk_and_time_are_told_before_the_first_iteration(kind, star, re
 
 
 @ALL
+def test_an_iteration_takes_the_disk_that_was_told(kind, tmp_path):
+    box = 48
+    reference = ctk.simulate.volume(ctk.simulate.molecule(), box, 4.0)
+    job = KINDS[kind](ctk.simulate.particles(N, box, 4.0, snr=0.5, seed=5, progress=False), reference)
+    told = job.estimate()["disk_bytes_per_iteration"]
+    job.iterate()
+    job.save(tmp_path)
+    taken = sum(f.stat().st_size for f in tmp_path.glob("run_it001*"))
+    assert 0.75 * taken < told < 1.25 * taken
+
+
+@ALL
 def test_a_full_disk_loses_nothing(kind, star, reference, tmp_path, monkeypatch):
     job = KINDS[kind](star, reference, **({"n_batches": 2} if kind in ("vdam", "initial_model") else {}))
     job.save(tmp_path / "run")
