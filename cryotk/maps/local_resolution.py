@@ -213,6 +213,7 @@ class _Work:
         for i, (found, box) in enumerate(_in_order(one, len(points), threads if is_numpy(self.total) else 1, self.stop)):
             for k, v in found.items():
                 out[k][i] = v
+            pulse()
             self._add(points[i], box, 1 / found["resolution"])
             pulse(1)
         return out
@@ -264,8 +265,11 @@ class _Work:
         xp = self.xp
         inside = self.weights > 0
         safe = xp.where(inside, self.weights, xp.ones_like(self.weights))
+        pulse()
         frequency = xp.where(inside, self.frequencies, xp.ones_like(safe))
+        pulse()
         resolution = xp.where(inside, safe / frequency, xp.zeros_like(safe))
+        pulse()
         return xp.astype(resolution, xp.float32), xp.astype(self.total / safe, xp.float32)
 
 
