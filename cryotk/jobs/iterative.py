@@ -13,6 +13,7 @@ import numpy as np
 from cryotk.data import Iteration
 from cryotk.errors import SettingsError
 from cryotk.execution.lanes import Stopped
+from cryotk.execution.memory import give_back
 from cryotk.execution.progress import Progress, ProgressReporter, Steps
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ class IterativeJob(ABC):
     def _ensure_start(self) -> None:
         if not self.iterations:
             start = self._initialise()
+            give_back()
             self.iterations.append(start)
             if self._directory is not None:
                 self._write(self._directory, start)

@@ -71,6 +71,10 @@ class Work:
     def block(self) -> int:
         """Particles of a block."""
         all_samples = 0 if self.is_3d or not self.align else self.n_classes * self.orientations * self.n_offsets * self.samples
+        if self.batch:
+            # a lane of each pseudo half is one block
+            most = block_size(4 * self.n_particles, int(0.4 * self.size**2) + 1)
+            return int(max(1, min(most, -(-self.n_particles // 2))))
         return block_size(max(self.n_particles // self.halves, 1), int(0.4 * self.size**2) + 1, samples=int(all_samples))
 
     @property
@@ -158,7 +162,8 @@ def memory_of_iteration(w: Work, available: float | None = None) -> tuple[float,
     tables, more = _tables(w)
     held = 0.0 if on_disk else (w.halves - 1) * one
     transform = w.box * 8 * w.points / (w.padding * w.size + 3) / k if w.is_3d else 0.0
-    sums = lanes * one
+    # a lane's rows beyond the sphere are never touched; additions in memory touch them all
+    sums = lanes * one * (np.pi / 4 if on_disk else 1.0)
     if w.batch:
         return before + _batch(w, sums + reference + tables + w.threads * _of_thread(w)), 0.0
     expectation = before + held + reference + max(transform, tables + max(more, sums + w.threads * _of_thread(w)))
@@ -184,9 +189,9 @@ def _batch(w: Work, expectation: float) -> float:
 
 
 # Seconds of one core, measured; a pixel is one of a half plane within the window.
-SECONDS_IMAGE = 45e-9
+SECONDS_IMAGE = 25e-9
 """Reading and preparing, per pixel of an image."""
-SECONDS_LATTICE = 130e-9
+SECONDS_LATTICE = 80e-9
 """Preparing, noise: per pixel of the lattice."""
 FLOPS = 6e10
 """Of the coarse pass' matrix products."""
@@ -198,6 +203,7 @@ SECONDS_SLICE = 8e-9
 SECONDS_SAMPLE = 0.35e-9
 """Fine scores and sums, per sample and pixel."""
 SECONDS_INSERT = 12e-9
+SECONDS_MOMENTUM = 35e-9
 SECONDS_POINT = 150e-9
 """Maximisation, per point of the padded transform."""
 
@@ -218,7 +224,9 @@ def seconds_of_iteration(w: Work) -> float:
         total += blocks * w.slots * w.n_children * p * SECONDS_SLICE * (2 if portions else 1)
     total += n * w.significant * w.samples * p * SECONDS_SAMPLE
     total += blocks * w.slots * w.n_children * p * SECONDS_INSERT * (1.0 if w.is_3d else 0.5)
-    return total / w.threads + w.points * w.halves * SECONDS_POINT
+    # momenta are of the whole box
+    momenta = bytes_of_sums(w.n_classes, w.box, w.padding, w.is_3d) / 24 * SECONDS_MOMENTUM if w.batch else 0.0
+    return total / w.threads + w.points * w.halves * SECONDS_POINT + momenta
 
 
 def estimate_iteration(w: Work, disk_bytes: float) -> dict[str, float]:
