@@ -197,8 +197,10 @@ FLOPS = 6e10
 """Of the coarse pass' matrix products."""
 SECONDS_SELECT = 1.2e-9
 """Per score of the coarse pass."""
-SECONDS_RAGGED = 0.9e-9
+SECONDS_RAGGED = 0.3e-9
 """Coarse scores of local searches, per pixel."""
+SECONDS_NEAR = 3e-9
+"""A coarse slice that neighbours share, per pixel."""
 SECONDS_SLICE = 8e-9
 SECONDS_SAMPLE = 0.35e-9
 """Fine scores and sums, per sample and pixel."""
@@ -218,7 +220,7 @@ def seconds_of_iteration(w: Work) -> float:
         total += scores * (2 * w.coarse_pixels / FLOPS + SECONDS_SELECT)
     elif w.local:
         per = n * w.n_classes * w.orientations
-        total += per * w.coarse_pixels * (SECONDS_SLICE + w.n_offsets * SECONDS_RAGGED)
+        total += per * w.coarse_pixels * (SECONDS_NEAR + w.n_offsets * SECONDS_RAGGED)
     portions = w.is_3d and w.block * w.significant < 2 * w.slots
     if w.is_3d:
         total += blocks * w.slots * w.n_children * p * SECONDS_SLICE * (2 if portions else 1)
