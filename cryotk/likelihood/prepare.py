@@ -50,6 +50,10 @@ def without_variance(images: np.ndarray) -> np.ndarray:
     return np.asarray(out)
 
 
+CACHE_BYTES = 1_000_000
+"""Images that are masked and transformed together on the CPU: what is between them stays in its caches."""
+
+
 @dataclass
 class ParticleColumns:
     """The per-image numbers the likelihood needs, as plain arrays over all images of a data set."""
@@ -219,13 +223,20 @@ class ImagePreparation:
         of_image = np.repeat(np.arange(len(particles)), np.diff(image_start))
         offset_px = np.asarray(offsets, float) / self.optics.pixel_size
         rounded = round_half_away(offset_px)
-        masked, unmasked, usable_image = self._masked(images, norm_factor, rounded[of_image], image_index)
-        transform = backend.rfft2(masked)
-        x_masked = self._gather(transform)
+        x_masked, x_unmasked = (xp.empty((len(images), 2, len(lattice)), np.float32) for _ in range(2))
         outside_power = xp.zeros((len(images), self.optics.box_size // 2 + 1))
-        backend.shell_power(transform, self._outside_shell, 1.0 / self.optics.box_size**2, outside_power)
+        usable_image = np.empty(len(images), bool)
+        at_once = len(images) if backend.on_device else max(1, CACHE_BYTES // (4 * self.optics.box_size**2))
+        for first in range(0, len(images), max(at_once, 1)):
+            some = slice(first, first + at_once)
+            masked, unmasked, usable_image[some] = self._masked(
+                images[some], norm_factor[some], rounded[of_image[some]], image_index[some]
+            )
+            transform = backend.rfft2(masked)
+            self._gather(transform, x_masked[some])
+            backend.shell_power(transform, self._outside_shell, 1.0 / self.optics.box_size**2, outside_power[some])
+            self._gather(backend.rfft2(unmasked), x_unmasked[some])
         outside = backend.to_host(outside_power)
-        x_unmasked = self._gather(backend.rfft2(unmasked))
         if fractional_shift:
             for x in (x_masked, x_unmasked):
                 self._apply_shift(x, (offset_px - rounded)[of_image])
@@ -324,13 +335,11 @@ class ImagePreparation:
         self.backend.ctf_values(self._ctf_pixels, self.backend.to_device(images), self.intact_first_peak, c)
         return c * c if self.optics.premultiplied else c
 
-    def _gather(self, transform: Any) -> Any:
-        out = self.backend.xp.empty((len(transform), 2, len(self.lattice)), np.float32)
+    def _gather(self, transform: Any, out: Any) -> None:
         self.backend.gather_lattice(
             transform, self._rows, self._columns, self._signs, self._there_phase, self._use_phase,
             np.float32(1.0 / self.optics.box_size**2), out,
         )  # fmt: skip
-        return out
 
     def _apply_shift(self, x: Any, shift_px: np.ndarray) -> None:
         ramps = self.backend.to_device(self.lattice.ramps(shift_px))
