@@ -19,7 +19,7 @@ def test_the_deposited_angles_come_back(shared):
     known = ctk.reconstruct(posed, "D2", progress=False)
     start = known.copy(data=lowpass(known.values.astype(float), 3.54, 40).astype(np.float32))
     nothing = np.zeros(posed.sizes["particle"])
-    blind = posed.assign({name: ("particle", nothing) for name in (*ANGLES, "shift_x", "shift_y")})
+    blind = posed.assign(dict.fromkeys((*ANGLES, "shift_x", "shift_y"), ("particle", nothing)))
     job = ctk.Refine3D(blind, start, "D2", mask_diameter=200, initial_lowpass=40, seed=1)
     job.run(progress=False)
     assert job.converged
