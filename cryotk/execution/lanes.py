@@ -213,11 +213,26 @@ MAX_TRIES = 3
 def _share(client: Any, context: Any) -> Any:
     """Put the context on a worker; one that has just died is found out about by trying."""
     for wait_seconds in (0.2, 0.5, 1.0, 2.0, 4.0):
+        _wait_for_a_worker(client)
         try:
             return client.scatter([context], broadcast=False, hash=False)[0]
         except OSError:
             threading.Event().wait(wait_seconds)
     return client.scatter([context], broadcast=False, hash=False)[0]
+
+
+WORKER_TIMEOUT = 60.0
+"""Seconds that a cluster without any worker is given to start one."""
+
+
+def _wait_for_a_worker(client: Any) -> None:
+    try:
+        client.wait_for_workers(1, timeout=WORKER_TIMEOUT)
+    except TimeoutError as none:
+        raise ExecutionError(
+            f"the dask cluster {client.scheduler.address if client.scheduler else ''} had no worker for {WORKER_TIMEOUT:.0f} s: start "
+            "workers (cluster.scale(2), or `dask worker ADDRESS`), or compute in this process with cryotk.execution.use(None)"
+        ) from none
 
 
 def _run_distributed(

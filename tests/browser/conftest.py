@@ -133,6 +133,10 @@ def show(page, page_of, tmp_path):
         page.page.goto((tmp_path / "w.html").as_uri())
         page.page.wait_for_function("window.ready === true")
         page.page.wait_for_timeout(rest)
+        # a surface is smoothed in passes
+        page.page.wait_for_function(
+            "[...document.querySelectorAll('canvas.ck-surface')].every((c) => c.dataset.still !== 'no')", timeout=60_000
+        )
         return page.page
 
     yield open_page

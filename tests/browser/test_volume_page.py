@@ -22,8 +22,9 @@ def bumps(n=48, pixel_size=2.0):
 
 
 def rest(pg):
-    """Wait until the pictures stand still."""
-    pg.wait_for_timeout(700)
+    """Wait until the pictures stand still: what was asked for has begun, and the last of the passes that smooth it is drawn."""
+    pg.wait_for_timeout(300)
+    pg.wait_for_function("[...document.querySelectorAll('canvas.ck-surface')].every((c) => c.dataset.still === 'yes')", timeout=60_000)
 
 
 def picture(pg, selector="canvas.ck-surface", index=0):
@@ -257,6 +258,7 @@ def test_slices_alone_and_a_mask_over_them(show):
 
 def test_theme_changes_ink_and_depth(show):
     pg = show(VolumeView(bumps(), threshold=0.3, theme="dark"))
+    rest(pg)
     dark = picture(pg)
     pg.evaluate("model.update({ theme: 'light' })")
     rest(pg)

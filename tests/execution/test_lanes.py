@@ -180,3 +180,16 @@ def test_a_worker_that_always_dies_is_an_error(tmp_path):
                 execution.run_lanes(work, {}, [[0]])
         finally:
             execution.use(None)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_cluster_without_workers_is_said(monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr("cryotk.execution.lanes.WORKER_TIMEOUT", 0.5)
+    with distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster, distributed.Client(cluster) as client:
+        execution.use(client)
+        try:
+            with pytest.raises(ExecutionError, match=r"had no worker.*cluster.scale"):
+                execution.run_lanes(lambda c, lane, s, b: 0, {}, [[0]])
+        finally:
+            execution.use(None)

@@ -53,18 +53,12 @@ def on_threads(particles, reference):
     return out
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as c:
-        yield c
-
-
 @pytest.fixture
-def client(cluster):
+def client():
+    # a cluster of its own for every test: what one test kills is no concern of the next
     distributed = pytest.importorskip("distributed")
-    with distributed.Client(cluster) as c:
-        c.wait_for_workers(2)
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, distributed.Client(cluster) as c:
+        c.wait_for_workers(2, timeout=120)
         execution.use(c)
         try:
             yield c

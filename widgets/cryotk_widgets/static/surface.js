@@ -106,10 +106,12 @@ function createSurface(view, { name, camera, turn, reset, extra }) {
   function settle() { rest = setTimeout(() => { moving = false; draw(false); }, 220); }
   function again() {
     const most = stats.milliseconds > 250 ? 4 : PASSES;
+    canvas.dataset.still = pass + 1 < most ? "no" : "yes";
     // half of the time is left for the hand that moves on
     if (pass + 1 < most) rest = setTimeout(() => { waiting = requestAnimationFrame(() => { pass++; paint(1, true); again(); }); }, Math.max(15, stats.milliseconds));
   }
   function draw(fast = moving) {
+    canvas.dataset.still = "no";
     cancelAnimationFrame(waiting);
     clearTimeout(rest);
     waiting = requestAnimationFrame(() => {
@@ -123,6 +125,7 @@ function createSurface(view, { name, camera, turn, reset, extra }) {
   function move() { moving = true; draw(true); }
   // for callers that are inside a frame already
   function moveNow() {
+    canvas.dataset.still = "no";
     cancelAnimationFrame(waiting);
     clearTimeout(rest);
     moving = true;
