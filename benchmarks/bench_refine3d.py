@@ -104,7 +104,7 @@ def masters_seconds(stop, out):
     while not stop.wait(1.0):
         for folder in Path("/proc").glob("[0-9]*"):
             try:
-                if b"relion_refine_mpi" in (folder / "comm").read_bytes() and b"OMPI_COMM_WORLD_RANK=0" in (folder / "environ").read_bytes().split(b"\0"):
+                if b"relion_refine_m" in (folder / "comm").read_bytes() and b"OMPI_COMM_WORLD_RANK=0" in (folder / "environ").read_bytes().split(b"\0"):
                     fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
                     out[folder.name] = (int(fields[11]) + int(fields[12])) / tick
             except OSError:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from cryotk.kernels.shift_grid import LANES, pays, shift_sums
+from cryotk.kernels._ragged import list_shifts
+from cryotk.kernels._vectors import add_products
+from cryotk.kernels.shift_grid import LANES, pays, row_width, shift_sums
 
 _jit = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
 # see shift_grid.py
@@ -96,71 +98,40 @@ def accumulate_numpy(data, data_weight, masked, model_ctf, image_start, slices, 
     np.maximum(noise, 0, out=noise)
 
 
-# Short loops over few arrays: the compiler proves these free of overlap and uses vector instructions.
-
-
 @_inline
-def _add_product(out_r, out_i, ar, ai, br, bi):
-    for p in range(out_r.shape[0]):
-        out_r[p] += ar[p] * br[p] - ai[p] * bi[p]
-    for p in range(out_r.shape[0]):
-        out_i[p] += ar[p] * bi[p] + ai[p] * br[p]
-
-
-@_inline
-def _add_conjugate_product(out_r, out_i, ar, ai, br, bi):
-    for p in range(out_r.shape[0]):
-        out_r[p] += ar[p] * br[p] + ai[p] * bi[p]
-    for p in range(out_r.shape[0]):
-        out_i[p] += ai[p] * br[p] - ar[p] * bi[p]
-
-
-@_inline
-def _add_scaled(out, factor, a):
-    for p in range(out.shape[0]):
-        out[p] += factor * a[p]
-
-
-@_inline
-def _add_power(out, factor, ar, ai):
-    for p in range(out.shape[0]):
-        out[p] += factor * (ar[p] * ar[p] + ai[p] * ai[p])
-
-
-@_inline
-def _ramp_sums(weights, offset_start, offsets, low, high, n_children, n_over, grid, cells, table, lane_sums, marginal, out):
-    """``sum_t w E_t`` of every child of some parents, without the ramp of the grid's centre: (LANES, 2 P).
+def _ramp_sums(weights, offset_start, offsets, low, high, n_children, n_over, grid, places, table, lane_sums, marginal, turned, out):
+    """``sum_t w E_t`` of every child of some parents, without the ramp of the grid's centre: (LANES, W).
 
     Their sums of weights go to ``lane_sums``, those of each shift are added to ``marginal``.
     """
-    cells[:] = np.float32(0.0)
-    row = 0
+    flat = table.reshape(table.size)
+    flat[:] = np.float32(0.0)
+    list_shifts(offset_start, offsets, low, high, n_over, grid.cell, places)
+    row, first, lanes = np.uint64(0), np.uint64(0), np.uint64(LANES)
     for a in range(low, high):
-        position = offset_start[a] * n_children * n_over
+        position = np.uint64(offset_start[a] * n_children * n_over)
+        count = np.uint64((offset_start[a + 1] - offset_start[a]) * n_over)
         for _c in range(n_children):
-            for j in range(offset_start[a], offset_start[a + 1]):
-                for q in range(n_over):
-                    cells[grid.cell[offsets[j] * n_over + q], row] += weights[position]
-                    position += 1
-            row += 1
+            for s in range(count):
+                flat[np.uint64(places[first + s]) + row] = weights[position + s]
+            position += count
+            row += np.uint64(1)
+        first += count
     lane_sums[:] = np.float32(0.0)
     for t in range(grid.cell.shape[0]):
-        of_shift = cells[grid.cell[t]]
+        at = np.uint64(grid.cell[t]) * lanes
         total = np.float32(0.0)
-        for r in range(of_shift.shape[0]):
-            lane_sums[r] += of_shift[r]
-        for r in range(of_shift.shape[0]):
-            total += of_shift[r]
+        for r in range(lanes):
+            lane_sums[r] += flat[at + r]
+        for r in range(lanes):
+            total += flat[at + r]
         marginal[t] += total
-    shift_sums(table, grid, out)
+    shift_sums(table, grid, turned, out)
 
 
 @_inline
 def _many_positive(weights, first, last, parent_class, n_children):
     """Whether tables of all shifts pay, class by class, for samples with weight of some parents."""
-    n_positive = 0
-    for s in range(first, last):
-        n_positive += weights[s] > 0.0
     per = max(1, LANES // n_children)
     n_chunks = 0
     a = 0
@@ -168,6 +139,12 @@ def _many_positive(weights, first, last, parent_class, n_children):
         end = _end_of_class(parent_class, a)
         n_chunks += (end - a + per - 1) // per
         a = end
+    n_positive = 0
+    # counted to the end only where they are few
+    while first < last and not pays(n_chunks * LANES, 1, n_positive):
+        for s in range(first, min(first + 1024, last)):
+            n_positive += weights[s] > np.float32(0.0)
+        first += 1024
     return pays(n_chunks * LANES, 1, n_positive) and n_children <= LANES
 
 
@@ -187,16 +164,22 @@ def accumulate(data, data_weight, masked, model_ctf, image_start, slices, ramps,
     """Numba twin of :func:`accumulate_numpy`: single samples, or tables of all shifts where many have weight."""
     n_particles, _, n_pixels = data.shape
     n_children = slices.shape[1]
-    ramp_sum = np.empty((2, n_pixels), np.float32)
+    pixels, twice = np.uint64(n_pixels), np.uint64(2 * n_pixels)
+    ramp_sum = np.empty(2 * n_pixels, np.float32)
     marginal = np.zeros(ramps.shape[0], np.float64)
     if grid is not None:
-        sums = np.empty((LANES, 2 * n_pixels), np.float32)
+        width = row_width(n_pixels)
+        sums, turned = np.empty((LANES, width), np.float32), np.empty((width, LANES), np.float32)
+        flat_sums = sums.reshape(sums.size)
         lane_sums = np.empty(LANES, np.float32)
         table = np.empty((2, grid.cos_y.shape[1], 2, grid.cos_x.shape[1], LANES), np.float32)
-        cells = table.reshape(grid.cos_y.shape[1] * grid.cos_x.shape[1] * 4, LANES)
-        centred = np.empty((2, n_pixels), np.float32)
-    mean_slice = np.zeros((2, n_pixels), np.float32)
-    mean_power = np.zeros(n_pixels, np.float32)
+        places = np.empty(max(1, LANES // n_children) * grid.cell.shape[0], np.uint32)
+        centred = np.empty(2 * n_pixels, np.float32)
+    mean = np.zeros((3, n_pixels), np.float32)
+    flat_mean = mean.reshape(mean.size)
+    flat_rows, flat_row_weights, flat_slices = rows.reshape(rows.size), row_weights.reshape(row_weights.size), slices.reshape(slices.size)
+    flat_data, flat_data_weight = data.reshape(data.size), data_weight.reshape(data_weight.size)
+    flat_ramps = ramps.reshape(ramps.size)
     for i in range(n_particles):
         total = 0.0
         squares = 0.0
@@ -209,13 +192,12 @@ def accumulate(data, data_weight, masked, model_ctf, image_start, slices, ramps,
             dense = _many_positive(weights, first, last, parent_class[begin:end], n_children)
             for p in range(n_pixels):
                 er, ei = grid.centre[0, p], grid.centre[1, p]
-                centred[0, p] = data[i, 0, p] * er - data[i, 1, p] * ei
-                centred[1, p] = data[i, 0, p] * ei + data[i, 1, p] * er
+                centred[p] = data[i, 0, p] * er - data[i, 1, p] * ei
+                centred[n_pixels + p] = data[i, 0, p] * ei + data[i, 1, p] * er
         table_low, table_high = begin, begin
         while a < parent_start[i + 1]:
             k = parent_class[a]
-            mean_slice[:] = 0.0
-            mean_power[:] = 0.0
+            flat_mean[:] = np.float32(0.0)
             marginal[:] = 0.0
             class_total = 0.0
             while a < parent_start[i + 1] and parent_class[a] == k:
@@ -228,8 +210,8 @@ def accumulate(data, data_weight, masked, model_ctf, image_start, slices, ramps,
                         table_low = a
                         table_high = min(a + _end_of_class(parent_class[a:end], 0), a + LANES // n_children)
                         _ramp_sums(
-                            weights, offset_start, offsets, table_low, table_high, n_children, n_over, grid, cells, table,
-                            lane_sums, marginal, sums,
+                            weights, offset_start, offsets, table_low, table_high, n_children, n_over, grid, places, table,
+                            lane_sums, marginal, turned, sums,
                         )
                 for c in range(n_children):
                     sum_w = np.float32(0.0)
@@ -242,43 +224,30 @@ def accumulate(data, data_weight, masked, model_ctf, image_start, slices, ramps,
                             position += 1
                             if w > 0.0:
                                 shift = offsets[j] * n_over + q
-                                er = ramps[shift, 0]
-                                ei = ramps[shift, 1]
+                                at = np.uint64(shift) * twice
                                 if sum_w == 0.0:
-                                    for p in range(n_pixels):
-                                        ramp_sum[0, p] = w * er[p]
-                                        ramp_sum[1, p] = w * ei[p]
+                                    for p in range(twice):
+                                        ramp_sum[p] = w * flat_ramps[at + p]
                                 else:
-                                    for p in range(n_pixels):
-                                        ramp_sum[0, p] += w * er[p]
-                                        ramp_sum[1, p] += w * ei[p]
+                                    for p in range(twice):
+                                        ramp_sum[p] += w * flat_ramps[at + p]
                                 sum_w += w
                                 marginal[shift] += w
                     if sum_w > 0.0:
                         parent_total += sum_w
-                        vr = slices[slot, c, 0]
-                        vi = slices[slot, c, 1]
-                        fr = rows[slot, c, 0]
-                        fi = rows[slot, c, 1]
-                        fw = row_weights[slot, c]
-                        sr = ramp_sum[0]
-                        si = ramp_sum[1]
-                        ur = data[i, 0]
-                        ui = data[i, 1]
-                        if grid is not None:
-                            if dense:
-                                row = (a - table_low) * n_children + c
-                                sr = sums[row, :n_pixels]
-                                si = sums[row, n_pixels:]
-                                ur = centred[0]
-                                ui = centred[1]
-                        cw = data_weight[i]
-                        mr = mean_slice[0]
-                        mi = mean_slice[1]
-                        _add_product(fr, fi, ur, ui, sr, si)
-                        _add_scaled(fw, sum_w, cw)
-                        _add_conjugate_product(mr, mi, vr, vi, sr, si)
-                        _add_power(mean_power, sum_w, vr, vi)
+                        child = np.uint64(slot * n_children + c)
+                        if dense:
+                            if grid is not None:
+                                add_products(
+                                    flat_rows, child * twice, flat_row_weights, child * pixels, flat_mean, centred, np.uint64(0),
+                                    flat_data_weight, np.uint64(i) * pixels, flat_slices, child * twice, flat_sums,
+                                    np.uint64(((a - table_low) * n_children + c) * width), pixels, sum_w,
+                                )
+                        else:
+                            add_products(
+                                flat_rows, child * twice, flat_row_weights, child * pixels, flat_mean, flat_data, np.uint64(i) * twice,
+                                flat_data_weight, np.uint64(i) * pixels, flat_slices, child * twice, ramp_sum, np.uint64(0), pixels, sum_w,
+                            )
                 class_total += parent_total
                 direction_sum[k, parent_direction[a]] += parent_total
                 a += 1
@@ -287,9 +256,9 @@ def accumulate(data, data_weight, masked, model_ctf, image_start, slices, ramps,
                     if dense:
                         for p in range(n_pixels):
                             er, ei = grid.centre[0, p], grid.centre[1, p]
-                            re, im = mean_slice[0, p], mean_slice[1, p]
-                            mean_slice[0, p] = re * er + im * ei
-                            mean_slice[1, p] = im * er - re * ei
+                            re, im = mean[0, p], mean[1, p]
+                            mean[0, p] = re * er + im * ei
+                            mean[1, p] = im * er - re * ei
                 class_sum[k] += class_total
                 for shift in range(marginal.shape[0]):
                     w = marginal[shift]
@@ -306,8 +275,8 @@ def accumulate(data, data_weight, masked, model_ctf, image_start, slices, ramps,
                     scale = np.float32(per_image[m, 0])
                     for p in range(n_pixels):
                         c0 = model_ctf[m, p]
-                        cross = c0 * (masked[m, 0, p] * mean_slice[0, p] + masked[m, 1, p] * mean_slice[1, p])
-                        power = c0 * c0 * mean_power[p]
+                        cross = c0 * (masked[m, 0, p] * mean[0, p] + masked[m, 1, p] * mean[1, p])
+                        power = c0 * c0 * mean[2, p]
                         shell = shells[p]
                         noise[m, shell] += scale * scale * power - 2.0 * scale * cross
                         if signal_shell[k, shell] > 0.0:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from cryotk.kernels._ragged import conjugate_product, weighted_power
-from cryotk.kernels.shift_grid import LANES, pays, shift_scores
+from cryotk.kernels._ragged import list_priors, list_shifts
+from cryotk.kernels._vectors import product_and_power
+from cryotk.kernels.shift_grid import LANES, pays, row_width, shift_scores
 
 _jit = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
 # see shift_grid.py
@@ -62,47 +63,41 @@ def ragged_scores_numpy(images, self_weights, slices, ramps, parent_start, paren
 
 
 @_inline
-def _many_shifts(i, yr, yi, w, slices, begin, end, parent_slot, parent_prior, parent_class, offset_start, offsets, n_over,
-                 log_prior_offset, out, grid):
+def _many_shifts(i, image, centred, w, own, slices, n_children, begin, end, parent_slot, parent_prior, parent_class, offset_start,
+                 offsets, n_over, log_prior_offset, out, grid, room):
     """Scores of one image from tables of all shifts, LANES fine orientations at a time."""
-    n_pixels = yr.shape[0]
-    n_children = slices.shape[1]
-    per_class = log_prior_offset.shape[1] > 1
+    products, turned, table, self_terms, places, priors = room
+    pixels, width = np.uint64(grid.centre.shape[1]), np.uint64(products.shape[1])
+    twice = pixels + pixels
     half = np.float32(0.5)
-    centred = np.empty((2, n_pixels), np.float32)
-    for p in range(n_pixels):
-        centred[0, p] = yr[p] * grid.centre[0, p] - yi[p] * grid.centre[1, p]
-        centred[1, p] = yr[p] * grid.centre[1, p] + yi[p] * grid.centre[0, p]
-    n_a, n_b = grid.cos_x.shape[1], grid.cos_y.shape[1]
-    products = np.zeros((LANES, 2 * n_pixels), np.float32)
-    self_terms = np.empty(LANES, np.float32)
-    table = np.empty((2, n_b, 2, n_a, LANES), np.float32)
-    cells = table.reshape(4 * n_a * n_b, LANES)
+    for p in range(pixels):
+        re, im = image[p], image[pixels + p]
+        centred[p] = re * grid.centre[0, p] - im * grid.centre[1, p]
+        centred[pixels + p] = re * grid.centre[1, p] + im * grid.centre[0, p]
+    flat_products, flat_table = products.reshape(products.size), table.reshape(table.size)
     per = LANES // n_children
     for low in range(begin, end, per):
         high = min(end, low + per)
-        row = 0
+        row = np.uint64(0)
         for a in range(low, high):
             for c in range(n_children):
-                vr = slices[parent_slot[a], c, 0]
-                vi = slices[parent_slot[a], c, 1]
-                conjugate_product(products[row, :n_pixels], products[row, n_pixels:], vr, vi, centred[0], centred[1])
-                self_terms[row] = half * weighted_power(w, vr, vi)
-                row += 1
-        shift_scores(products, grid, table)
-        row = 0
+                v = np.uint64(parent_slot[a] * n_children + c) * twice
+                self_terms[row] = half * product_and_power(flat_products, row * width, slices, v, centred, w, own, pixels)
+                row += np.uint64(1)
+        shift_scores(products, grid, turned, table)
+        list_shifts(offset_start, offsets, low, high, n_over, grid.cell, places)
+        list_priors(offset_start, offsets, low, high, n_over, log_prior_offset, i, parent_class, priors)
+        row, first = np.uint64(0), np.uint64(0)
         for a in range(low, high):
-            position = offset_start[a] * n_children * n_over
-            k = parent_class[a] if per_class else 0
-            for c in range(n_children):
+            position = np.uint64(offset_start[a] * n_children * n_over)
+            count = np.uint64((offset_start[a + 1] - offset_start[a]) * n_over)
+            for _c in range(n_children):
                 base = parent_prior[a] - self_terms[row]
-                for j in range(offset_start[a], offset_start[a + 1]):
-                    t = offsets[j]
-                    prior = base + log_prior_offset[i, k, t]
-                    for q in range(n_over):
-                        out[position] = cells[grid.cell[t * n_over + q], row] + prior
-                        position += 1
-                row += 1
+                for s in range(count):
+                    out[position + s] = flat_table[np.uint64(places[first + s]) + row] + (base + priors[first + s])
+                position += count
+                row += np.uint64(1)
+            first += count
 
 
 @_jit
@@ -112,40 +107,41 @@ def ragged_scores(images, self_weights, slices, ramps, parent_start, parent_slot
     n_images, _, n_pixels = images.shape
     n_children = slices.shape[1]
     per_class = log_prior_offset.shape[1] > 1
-    product = np.empty((2, n_pixels), np.float32)
-    zero = np.float32(0.0)
-    half = np.float32(0.5)
+    pixels, twice = np.uint64(n_pixels), np.uint64(2 * n_pixels)
+    product, centred = np.empty(2 * n_pixels, np.float32), np.empty(2 * n_pixels, np.float32)
+    flat_slices, flat_ramps = slices.reshape(slices.size), ramps.reshape(ramps.size)
+    half, w = np.float32(0.5), self_weights.reshape(self_weights.size)
+    if grid is not None:
+        width, n_a, n_b = row_width(n_pixels), grid.cos_x.shape[1], grid.cos_y.shape[1]
+        n_listed = max(1, LANES // n_children) * grid.cell.shape[0]
+        room = (
+            np.zeros((LANES, width), np.float32), np.empty((width, LANES), np.float32), np.empty((2, n_b, 2, n_a, LANES), np.float32),
+            np.empty(LANES, np.float32), np.empty(n_listed, np.uint32), np.empty(n_listed, np.float32),
+        )  # fmt: skip
     for i in range(n_images):
-        yr = images[i, 0]
-        yi = images[i, 1]
-        w = self_weights[i]
+        image, own = images[i].reshape(2 * n_pixels), np.uint64(i) * pixels
         if grid is not None:
             begin, end = parent_start[i], parent_start[i + 1]
             if pays(end - begin, n_children, (offset_start[end] - offset_start[begin]) * n_children * n_over):
-                _many_shifts(i, yr, yi, w, slices, begin, end, parent_slot, parent_prior, parent_class, offset_start, offsets,
-                             n_over, log_prior_offset, out, grid)
+                _many_shifts(i, image, centred, w, own, flat_slices, n_children, begin, end, parent_slot, parent_prior, parent_class,
+                             offset_start, offsets, n_over, log_prior_offset, out, grid, room)
                 continue
         for a in range(parent_start[i], parent_start[i + 1]):
             first, last = offset_start[a], offset_start[a + 1]
             position = first * n_children * n_over
             k = parent_class[a] if per_class else 0
             for c in range(n_children):
-                vr = slices[parent_slot[a], c, 0]
-                vi = slices[parent_slot[a], c, 1]
-                pr = product[0]
-                pi = product[1]
-                conjugate_product(pr, pi, vr, vi, yr, yi)
-                base = parent_prior[a] - half * weighted_power(w, vr, vi)
+                v = np.uint64(parent_slot[a] * n_children + c) * twice
+                base = parent_prior[a] - half * product_and_power(product, np.uint64(0), flat_slices, v, image, w, own, pixels)
                 for j in range(first, last):
                     t = offsets[j]
                     prior = base + log_prior_offset[i, k, t]
                     for q in range(n_over):
-                        er = ramps[t * n_over + q, 0]
-                        ei = ramps[t * n_over + q, 1]
-                        s = zero
-                        for p in range(n_pixels):
+                        at = np.uint64(t * n_over + q) * twice
+                        s = np.float32(0.0)
+                        for p in range(twice):
                             # Re(conj(Y) V conj(E)), E stored
-                            s += pr[p] * er[p] + pi[p] * ei[p]
+                            s += product[p] * flat_ramps[at + p]
                         out[position] = s + prior
                         position += 1
 

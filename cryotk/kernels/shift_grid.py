@@ -16,7 +16,9 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-__all__ = ["LANES", "ShiftGrid", "make_shift_grid", "pays", "shift_scores", "shift_sums"]
+from cryotk.kernels._vectors import WIDE, sum_and_difference, transpose_tile
+
+__all__ = ["LANES", "ShiftGrid", "make_shift_grid", "pays", "row_width", "shift_scores", "shift_sums"]
 
 LANES = 64
 """Rows done together. Their tables stay in the second-level cache."""
@@ -102,76 +104,87 @@ def pays(n_parents, n_children, n_samples):
 
 
 @_inline
-def _sum_and_difference(total, difference, a, b):
-    for r in range(a.shape[0]):
-        total[r] = a[r] + b[r]
-    for r in range(a.shape[0]):
-        difference[r] = a[r] - b[r]
+def row_width(n_pixels):
+    """Numbers that a row of products or sums takes: its 2 P and what fills the last vector."""
+    return (2 * n_pixels + WIDE - 1) // WIDE * WIDE
 
 
 @_inline
-def _fold(products, u, v, sum_r, difference_i, sum_i, difference_r):
-    """Sum and difference of pixels u and v (one may be missing) of (LANES, 2 P) products."""
-    lanes, n_pixels = products.shape[0], products.shape[1] // 2
-    if u >= 0 and v >= 0:
-        for r in range(lanes):
-            sum_r[r] = products[r, u] + products[r, v]
-            difference_r[r] = products[r, u] - products[r, v]
-        for r in range(lanes):
-            sum_i[r] = products[r, n_pixels + u] + products[r, n_pixels + v]
-            difference_i[r] = products[r, n_pixels + u] - products[r, n_pixels + v]
-    else:
-        sign = np.float32(1.0 if u >= 0 else -1.0)
-        p = u if u >= 0 else v
-        for r in range(lanes):
-            sum_r[r] = products[r, p]
-            difference_r[r] = sign * products[r, p]
-            sum_i[r] = products[r, n_pixels + p]
-            difference_i[r] = sign * products[r, n_pixels + p]
+def _transpose(source, n_rows, n_columns, out):
+    for i in range(np.uint64(0), np.uint64(n_rows), np.uint64(WIDE)):
+        for j in range(np.uint64(0), np.uint64(n_columns), np.uint64(WIDE)):
+            transpose_tile(
+                source, i * np.uint64(n_columns) + j, np.uint64(n_columns), out, j * np.uint64(n_rows) + i, np.uint64(n_rows)
+            )
 
 
 @_inline
-def shift_scores(products, grid, out):
+def shift_scores(products, grid, turned, out):
     """``Re sum_p Z_p conj(E_tp)`` of LANES products with every shift of a grid.
 
     Parameters
     ----------
-    products : (LANES, 2 P) float32
-        ``Z`` times the conjugate of ``grid.centre``, real parts first.
+    products : (LANES, W) float32
+        ``Z`` times the conjugate of ``grid.centre``, real parts first, in rows of :func:`row_width`.
     grid : ShiftGrid
+    turned : (W, LANES) float32
+        Room to work in.
     out : (2, B, 2, A, LANES) float32, OUT
         A shift is at ``cell`` of the first four axes.
     """
-    lanes = products.shape[0]
     n_x, n_a = grid.cos_x.shape
     n_rows, n_b = grid.cos_y.shape
-    even = np.empty((n_rows, 2, n_a, lanes), np.float32)
-    odd = np.empty((n_rows, 2, n_a, lanes), np.float32)
-    with_cos = np.empty((n_x, 2, lanes), np.float32)
-    with_sin = np.empty((n_x, 2, lanes), np.float32)
-    cosines = np.empty((n_a, 2 * lanes), np.float32)
-    sines = np.empty((n_a, 2 * lanes), np.float32)
+    lanes, imaginary = np.uint64(LANES), np.uint64(grid.centre.shape[1] * LANES)
+    _transpose(products.reshape(products.size), products.shape[0], products.shape[1], turned.reshape(turned.size))
+    z, flat_out = turned.reshape(turned.size), out.reshape(out.size)
+    even = np.empty((n_rows, 2, n_a, LANES), np.float32)
+    odd = np.empty((n_rows, 2, n_a, LANES), np.float32)
+    flat_even, flat_odd = even.reshape(even.size), odd.reshape(odd.size)
+    with_cos = np.empty((n_x, 2 * LANES), np.float32)
+    with_sin = np.empty((n_x, 2 * LANES), np.float32)
+    c, s = with_cos.reshape(with_cos.size), with_sin.reshape(with_sin.size)
+    cosines = np.empty((n_a, 2 * LANES), np.float32)
+    sines = np.empty((n_a, 2 * LANES), np.float32)
+    flat_cosines, flat_sines = cosines.reshape(cosines.size), sines.reshape(sines.size)
     for row in range(n_rows):
         first = grid.row_start[row]
         n = grid.row_start[row + 1] - first
         for x in range(n):
-            _fold(
-                products, grid.upper[first + x], grid.lower[first + x], with_cos[x, 0], with_cos[x, 1], with_sin[x, 0], with_sin[x, 1]
-            )
-        np.dot(grid.cos_x[:n].T, with_cos[:n].reshape(n, 2 * lanes), cosines)
-        np.dot(grid.sin_x[:n].T, with_sin[:n].reshape(n, 2 * lanes), sines)
+            # pixels u and v, at +ky and -ky, are folded; one of them may be missing
+            u, v = grid.upper[first + x], grid.lower[first + x]
+            at = np.uint64(2 * x * LANES)
+            if u >= 0 and v >= 0:
+                i, j = np.uint64(u) * lanes, np.uint64(v) * lanes
+                sum_and_difference(c, at, s, at + lanes, z, i, z, j, lanes)
+                sum_and_difference(s, at, c, at + lanes, z, i + imaginary, z, j + imaginary, lanes)
+            else:
+                sign = np.float32(1.0 if u >= 0 else -1.0)
+                i = np.uint64(max(u, v)) * lanes
+                for r in range(lanes):
+                    c[at + r] = z[i + r]
+                    s[at + lanes + r] = sign * z[i + r]
+                for r in range(lanes):
+                    s[at + r] = z[i + imaginary + r]
+                    c[at + lanes + r] = sign * z[i + imaginary + r]
+        np.dot(grid.cos_x[:n].T, with_cos[:n], cosines)
+        np.dot(grid.sin_x[:n].T, with_sin[:n], sines)
         for a in range(n_a):
-            _sum_and_difference(even[row, 1, a], even[row, 0, a], cosines[a, :lanes], sines[a, :lanes])
-            _sum_and_difference(odd[row, 0, a], odd[row, 1, a], cosines[a, lanes:], sines[a, lanes:])
-    width = 2 * n_a * lanes
+            i = np.uint64(2 * a) * lanes
+            plus, minus = np.uint64((2 * row + 1) * n_a + a) * lanes, np.uint64(2 * row * n_a + a) * lanes
+            sum_and_difference(flat_even, plus, flat_even, minus, flat_cosines, i, flat_sines, i, lanes)
+            i += lanes
+            sum_and_difference(flat_odd, minus, flat_odd, plus, flat_cosines, i, flat_sines, i, lanes)
+    width = 2 * n_a * LANES
     cosines = np.dot(grid.cos_y.T, even.reshape(n_rows, width))
     sines = np.dot(grid.sin_y.T, odd.reshape(n_rows, width))
-    for b in range(n_b):
-        _sum_and_difference(out[1, b].reshape(width), out[0, b].reshape(width), cosines[b], sines[b])
+    n = np.uint64(n_b * width)
+    sum_and_difference(
+        flat_out, n, flat_out, np.uint64(0), cosines.reshape(cosines.size), np.uint64(0), sines.reshape(sines.size), np.uint64(0), n
+    )
 
 
 @_inline
-def shift_sums(weights, grid, out):
+def shift_sums(weights, grid, turned, out):
     """``sum_t w_t E_tp`` of LANES sets of weights over the shifts of a grid.
 
     Parameters
@@ -179,40 +192,54 @@ def shift_sums(weights, grid, out):
     weights : (2, B, 2, A, LANES) float32
         A shift is at ``cell`` of the first four axes.
     grid : ShiftGrid
-    out : (LANES, 2 P) float32, OUT
-        Real parts first; without the ramp of the grid's centre.
+    turned : (W, LANES) float32
+        Room to work in.
+    out : (LANES, W) float32, OUT
+        Real parts first, in rows of :func:`row_width`; without the ramp of the grid's centre.
     """
-    lanes, n_pixels = out.shape[0], out.shape[1] // 2
     n_x, n_a = grid.cos_x.shape
     n_rows, n_b = grid.cos_y.shape
-    width = 2 * n_a * lanes
+    lanes, imaginary = np.uint64(LANES), np.uint64(grid.centre.shape[1] * LANES)
+    width = 2 * n_a * LANES
     total = np.empty((n_b, width), np.float32)
     difference = np.empty((n_b, width), np.float32)
-    for b in range(n_b):
-        _sum_and_difference(total[b], difference[b], weights[0, b].reshape(width), weights[1, b].reshape(width))
-    even = np.dot(grid.cos_y, total).reshape(n_rows, 2, n_a, lanes)
-    odd = np.dot(grid.sin_y, difference).reshape(n_rows, 2, n_a, lanes)
-    with_cos = np.empty((n_a, 2, lanes), np.float32)
-    with_sin = np.empty((n_a, 2, lanes), np.float32)
-    cosines = np.empty((n_x, 2 * lanes), np.float32)
-    sines = np.empty((n_x, 2 * lanes), np.float32)
+    flat, z, n = weights.reshape(weights.size), turned.reshape(turned.size), np.uint64(n_b * width)
+    sum_and_difference(total.reshape(total.size), np.uint64(0), difference.reshape(total.size), np.uint64(0), flat, np.uint64(0), flat, n, n)
+    even = np.dot(grid.cos_y, total)
+    odd = np.dot(grid.sin_y, difference)
+    flat_even, flat_odd = even.reshape(even.size), odd.reshape(odd.size)
+    with_cos = np.empty((n_a, 2 * LANES), np.float32)
+    with_sin = np.empty((n_a, 2 * LANES), np.float32)
+    flat_cos, flat_sin = with_cos.reshape(with_cos.size), with_sin.reshape(with_sin.size)
+    cosines = np.empty((n_x, 2 * LANES), np.float32)
+    sines = np.empty((n_x, 2 * LANES), np.float32)
+    c, s = cosines.reshape(cosines.size), sines.reshape(sines.size)
     for row in range(n_rows):
         first = grid.row_start[row]
-        n = grid.row_start[row + 1] - first
+        n_columns = grid.row_start[row + 1] - first
         for a in range(n_a):
-            _sum_and_difference(with_cos[a, 0], with_sin[a, 1], even[row, 0, a], even[row, 1, a])
-            _sum_and_difference(with_cos[a, 1], with_sin[a, 0], odd[row, 0, a], odd[row, 1, a])
-        np.dot(grid.cos_x[:n], with_cos.reshape(n_a, 2 * lanes), cosines[:n])
-        np.dot(grid.sin_x[:n], with_sin.reshape(n_a, 2 * lanes), sines[:n])
-        for x in range(n):
+            at = np.uint64(2 * a) * lanes
+            i, j = np.uint64(2 * row * n_a + a) * lanes, np.uint64((2 * row + 1) * n_a + a) * lanes
+            sum_and_difference(flat_cos, at, flat_sin, at + lanes, flat_even, i, flat_even, j, lanes)
+            sum_and_difference(flat_cos, at + lanes, flat_sin, at, flat_odd, i, flat_odd, j, lanes)
+        np.dot(grid.cos_x[:n_columns], with_cos, cosines[:n_columns])
+        np.dot(grid.sin_x[:n_columns], with_sin, sines[:n_columns])
+        for x in range(n_columns):
             u, v = grid.upper[first + x], grid.lower[first + x]
+            i = np.uint64(2 * x) * lanes
+            k = i + lanes
             if u >= 0:
+                at = np.uint64(u) * lanes
                 for r in range(lanes):
-                    out[r, u] = cosines[x, r] - sines[x, r]
+                    z[at + r] = c[i + r] - s[i + r]
+                at += imaginary
                 for r in range(lanes):
-                    out[r, n_pixels + u] = -sines[x, lanes + r] - cosines[x, lanes + r]
+                    z[at + r] = -s[k + r] - c[k + r]
             if v >= 0:
+                at = np.uint64(v) * lanes
                 for r in range(lanes):
-                    out[r, v] = cosines[x, r] + sines[x, r]
+                    z[at + r] = c[i + r] + s[i + r]
+                at += imaginary
                 for r in range(lanes):
-                    out[r, n_pixels + v] = cosines[x, lanes + r] - sines[x, lanes + r]
+                    z[at + r] = c[k + r] - s[k + r]
+    _transpose(z, turned.shape[0], turned.shape[1], out.reshape(out.size))

@@ -87,7 +87,7 @@ class Accumulation:
         for part in parts(s, tables, post, self.scratch):
             lists, some = part.lists, part.particles
             images = slice(int(block.image_start[some.start]), int(block.image_start[some.stop]))
-            slots, compact = xp.unique(part.parent_slot, return_inverse=True)
+            slots, compact = self._slots_in_use(part.parent_slot, len(part.slices))
             slices = part.slices if len(slots) == len(part.slices) else part.slices[slots]
             of_block = backend.to_host(slots)
             if part.slots is not None:
@@ -105,7 +105,7 @@ class Accumulation:
                 slices,
                 tables.fine_ramps,
                 lists.parent_start,
-                compact.astype(np.int64),
+                compact,
                 lists.parent_class,
                 lists.parent_direction,
                 lists.offset_start,
@@ -140,6 +140,15 @@ class Accumulation:
         sums.direction_weight += direction_weight
         self._add_noise(sums, block, tables, noise, per_image, per_particle, result, norm_old, norm_average, scale_group)
         self._lap("noise", clock)
+
+    def _slots_in_use(self, parent_slot: Any, n_slots: int) -> tuple[Any, Any]:
+        """Slots that parents use, ascending, and the position among them of each parent's."""
+        xp = self.backend.xp
+        used = xp.zeros(n_slots, bool)
+        used[parent_slot] = True
+        if bool(used.all()):
+            return xp.arange(n_slots), parent_slot.astype(np.int64, copy=False)
+        return xp.flatnonzero(used), (xp.cumsum(used) - 1)[parent_slot]
 
     def _zeros(self, name: str, shape: tuple[int, ...]) -> Any:
         """Zeros of float32, in memory that is used again where the step runs on the CPU."""

@@ -62,7 +62,8 @@ def parts(sampling: Sampling, tables: GroupTables, post: BlockPosterior, scratch
     per_slot = bytes_of_slot(post.n_children, len(tables.prepare.lattice))
     most = max(1, int(backend.slot_bytes // per_slot))
     own, weighted = len(post.slices) == 0, len(post.weights) > 0
-    n_slots = len(post.parent_slot) if post.slot_class is None else len(post.slot_class)
+    # slices that all blocks share are rows of this block as often as they are slots, however many parents use them
+    n_slots = min(len(post.parent_slot), len(post.slices)) if post.slot_class is None else len(post.slot_class)
     if own and not backend.on_device and pays_in_portions(post.parent_start, n_slots, per_slot, backend.slot_bytes):
         yield from _portions(sampling, tables, post, scratch)
         return

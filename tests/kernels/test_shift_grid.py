@@ -5,7 +5,7 @@ import pytest
 
 from cryotk.kernels.accumulation import accumulate, accumulate_numpy
 from cryotk.kernels.fine_scores import ragged_scores, ragged_scores_numpy
-from cryotk.kernels.shift_grid import LANES, make_shift_grid, pays, shift_scores, shift_sums
+from cryotk.kernels.shift_grid import LANES, make_shift_grid, pays, row_width, shift_scores, shift_sums
 from cryotk.likelihood.lattice import Lattice
 from cryotk.likelihood.sampling import offset_grid, oversampled_offsets
 
@@ -38,15 +38,18 @@ def test_tables_against_dot_products(shifts, window):
     centred = z * np.conj(centre)
     shape = (2, grid.cos_y.shape[1], 2, grid.cos_x.shape[1], LANES)
     table = np.full(shape, np.nan, F4)
-    shift_scores(np.concatenate([centred.real, centred.imag], 1).astype(F4), grid, table)
+    width = row_width(p)
+    products, turned = np.zeros((LANES, width), F4), np.full((width, LANES), np.nan, F4)
+    products[:, : 2 * p] = np.concatenate([centred.real, centred.imag], 1)
+    shift_scores(products, grid, turned, table)
     expected = (z[:, None] * np.conj(ramps)).real.sum(-1)
     np.testing.assert_allclose(table.reshape(-1, LANES)[grid.cell].T, expected, atol=2e-6 * p + 1e-5)
 
-    weights, back = np.zeros(shape, F4), np.full((LANES, 2 * p), np.nan, F4)
+    weights, back = np.zeros(shape, F4), np.full((LANES, width), np.nan, F4)
     w = rng.uniform(size=(len(t), LANES)).astype(F4)
     weights.reshape(-1, LANES)[grid.cell] = w
-    shift_sums(weights, grid, back)
-    got = (back[:, :p] + 1j * back[:, p:]) * centre
+    shift_sums(weights, grid, turned, back)
+    got = (back[:, :p] + 1j * back[:, p : 2 * p]) * centre
     np.testing.assert_allclose(got, w.T.astype(float) @ ramps, atol=2e-6 * len(t) + 1e-5)
 
 
