@@ -16,7 +16,9 @@ from numba.extending import intrinsic
 __all__ = [
     "WIDE",
     "add_corner_pair",
+    "add_four_rows",
     "add_products",
+    "four_dots",
     "interpolate_corners",
     "product_and_power",
     "sum_and_difference",
@@ -232,6 +234,62 @@ def product_and_power(typingctx, out, o, a, i, b, w, k, n):
         _in_vectors(builder, n, body)
         wide, four, one = (_total(builder, builder.load(sums[width]), width) for width in (WIDE, 4, 1))
         return builder.fadd(wide, builder.fadd(four, one))
+
+    return signature, codegen
+
+
+@intrinsic
+def four_dots(typingctx, a, i, rows, j, n):
+    """``sum_p a_p rows_qp`` of n numbers of ``a``, from ``i`` on, with four rows of n numbers, from ``j`` on (uint64)."""
+    signature = types.UniTuple(types.float32, 4)(a, types.uint64, rows, types.uint64, types.uint64)
+
+    def codegen(context, builder, signature, args):
+        i, j, n = args[1], args[3], args[4]
+        a, rows = (_data(context, builder, signature.args[x], args[x]) for x in (0, 2))
+        starts = [j]
+        for _ in range(3):
+            starts.append(builder.add(starts[-1], n))
+        sums = {width: [cgutils.alloca_once(builder, ir.VectorType(ir.FloatType(), width)) for _ in range(4)] for width in (WIDE, 4, 1)}
+        for width, places in sums.items():
+            for place in places:
+                builder.store(ir.Constant(ir.VectorType(ir.FloatType(), width), [0.0] * width), place)
+
+        def body(p, width):
+            x = _load(builder, builder.gep(a, [builder.add(i, p)]), width)
+            for start, place in zip(starts, sums[width], strict=True):
+                row = _load(builder, builder.gep(rows, [builder.add(start, p)]), width)
+                builder.store(builder.fadd(builder.load(place), builder.fmul(x, row, flags=_CONTRACT), flags=_CONTRACT), place)
+
+        _in_vectors(builder, n, body)
+        totals = []
+        for q in range(4):
+            wide, four, one = (_total(builder, builder.load(sums[width][q]), width) for width in (WIDE, 4, 1))
+            totals.append(builder.fadd(wide, builder.fadd(four, one)))
+        return context.make_tuple(builder, signature.return_type, totals)
+
+    return signature, codegen
+
+
+@intrinsic
+def add_four_rows(typingctx, out, rows, j, n, w0, w1, w2, w3):
+    """``out_p += sum_q w_q rows_qp`` with four rows of n numbers, from ``j`` on (uint64)."""
+    signature = types.void(out, rows, types.uint64, types.uint64, *[types.float32] * 4)
+
+    def codegen(context, builder, signature, args):
+        j, n = args[2:4]
+        out, rows = (_data(context, builder, signature.args[x], args[x]) for x in (0, 1))
+
+        def body(p, width):
+            place = builder.gep(out, [p])
+            total, start = _load(builder, place, width), j
+            for weight in args[4:]:
+                row = _load(builder, builder.gep(rows, [builder.add(start, p)]), width)
+                total = builder.fadd(total, builder.fmul(_splat(builder, weight, width), row, flags=_CONTRACT), flags=_CONTRACT)
+                start = builder.add(start, n)
+            _store(builder, total, place)
+
+        _in_vectors(builder, n, body)
+        return context.get_dummy_value()
 
     return signature, codegen
 

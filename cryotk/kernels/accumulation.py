@@ -10,7 +10,7 @@ import numba
 import numpy as np
 
 from cryotk.kernels._ragged import list_shifts
-from cryotk.kernels._vectors import add_products
+from cryotk.kernels._vectors import add_four_rows, add_products
 from cryotk.kernels.shift_grid import LANES, pays, row_width, shift_sums
 
 _jit = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
@@ -219,20 +219,32 @@ def accumulate(data, data_weight, masked, model_ctf, image_start, slices, ramps,
                         if dense:
                             sum_w = lane_sums[(a - table_low) * n_children + c]
                     for j in range(first, first if dense else last):
-                        for q in range(n_over):
-                            w = weights[position]
-                            position += 1
-                            if w > 0.0:
-                                shift = offsets[j] * n_over + q
-                                at = np.uint64(shift) * twice
-                                if sum_w == 0.0:
-                                    for p in range(twice):
-                                        ramp_sum[p] = w * flat_ramps[at + p]
-                                else:
-                                    for p in range(twice):
-                                        ramp_sum[p] += w * flat_ramps[at + p]
-                                sum_w += w
-                                marginal[shift] += w
+                        for q in range(0, n_over, 4):
+                            four = min(4, n_over - q)
+                            n_positive, shift = 0, offsets[j] * n_over + q
+                            for x in range(four):
+                                n_positive += weights[position + x] > np.float32(0.0)
+                            if n_positive == 0:
+                                position += four
+                                continue
+                            if sum_w == 0.0:
+                                ramp_sum[:] = np.float32(0.0)
+                            at = np.uint64(shift) * twice
+                            if four == 4 and n_positive > 1:
+                                add_four_rows(
+                                    ramp_sum, flat_ramps, at, twice, weights[position], weights[position + 1], weights[position + 2],
+                                    weights[position + 3],
+                                )
+                            for x in range(four):
+                                w = weights[position]
+                                position += 1
+                                if w > 0.0:
+                                    if four != 4 or n_positive == 1:
+                                        for p in range(twice):
+                                            ramp_sum[p] += w * flat_ramps[at + p]
+                                    sum_w += w
+                                    marginal[shift + x] += w
+                                at += twice
                     if sum_w > 0.0:
                         parent_total += sum_w
                         child = np.uint64(slot * n_children + c)

@@ -12,7 +12,7 @@ import numba
 import numpy as np
 
 from cryotk.kernels._ragged import list_priors, list_shifts
-from cryotk.kernels._vectors import product_and_power
+from cryotk.kernels._vectors import four_dots, product_and_power
 from cryotk.kernels.shift_grid import LANES, pays, row_width, shift_scores
 
 _jit = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
@@ -136,6 +136,12 @@ def ragged_scores(images, self_weights, slices, ramps, parent_start, parent_slot
                 for j in range(first, last):
                     t = offsets[j]
                     prior = base + log_prior_offset[i, k, t]
+                    if n_over == 4:
+                        of_four = four_dots(product, np.uint64(0), flat_ramps, np.uint64(4 * t) * twice, twice)
+                        for q in range(4):
+                            out[position + q] = of_four[q] + prior
+                        position += 4
+                        continue
                     for q in range(n_over):
                         at = np.uint64(t * n_over + q) * twice
                         s = np.float32(0.0)
