@@ -278,3 +278,56 @@ class ArrayAccessor:
         from cryotk.data.volumes import write_stack, write_volume
 
         (write_volume if "z" in self._da.dims else write_stack)(self._da, path)
+
+    def save(self, folder: str | Path, root: str | None = None) -> Path:
+        """Write into a folder what RELION's programs write of it.
+
+        A map becomes ``<root>.mrc``, a stack ``<root>.mrcs``, the curve of :func:`cryotk.fsc` ``<root>.star`` with the table that
+        ``relion_image_handler --fsc`` prints.
+
+        Parameters
+        ----------
+        folder : path
+            Made where it does not exist.
+        root : str, optional
+            ``volume``, ``stack`` or ``fsc`` by default.
+
+        Returns
+        -------
+        Path
+            The file.
+        """
+        where = Path(folder)
+        where.mkdir(parents=True, exist_ok=True)
+        if "shell" in self._da.dims:
+            return _save_curve(self._da, where / f"{root or 'fsc'}.star")
+        is_map = "z" in self._da.dims
+        path = where / f"{root or ('volume' if is_map else 'stack')}.{'mrc' if is_map else 'mrcs'}"
+        self.write(path)
+        return path
+
+    def plot(self, **kwargs: Any) -> Any:
+        """Draw it: a curve over shells with its crossings, the planes of a map, the images of a stack (needs the lab extra)."""
+        if "shell" in self._da.dims:
+            return _widgets("FSCPlot")(self._da, **kwargs)
+        return self.slices(**kwargs) if "z" in self._da.dims else self.view(**kwargs)
+
+
+def _save_curve(curve: xr.DataArray, path: Path) -> Path:
+    from cryotk.io import StarBlock, write_star
+
+    if curve.dims != ("shell",) or "frequency" not in curve.coords:
+        raise DataError(f"a curve over shells with their frequency is saved, such as ctk.fsc gives, not {curve.dims}")
+    frequency = np.maximum(curve["frequency"].values, 1 / 999)
+    columns = {
+        "rlnSpectralIndex": curve["shell"].values,
+        "rlnResolution": frequency,
+        "rlnAngstromResolution": 1 / frequency,
+        "rlnFourierShellCorrelation": np.asarray(_on_host(curve.data), float),
+    }
+    write_star(path, {"fsc": StarBlock("fsc", columns)})
+    return path
+
+
+def _on_host(values: Any) -> Any:
+    return values.get() if hasattr(values, "get") else values

@@ -39,3 +39,30 @@ def test_ctf_refinement(reference, tmp_path):
         defocus.append(read_star(tmp_path / name / "particles_ctf_refine.star")["particles"]["rlnDefocusU"])
     difference = np.abs(defocus[0] - defocus[1])
     assert np.median(difference) < 25 and difference.max() < 500 < defocus[0].std()
+
+
+@pytest.mark.skipif(shutil.which("relion_image_handler") is None, reason="needs RELION's relion_image_handler in the PATH")
+def test_a_saved_curve_is_what_relion_image_handler_prints(halves, tmp_path):
+    one, two = (getattr(halves, name).cryo.save(tmp_path, name) for name in ("one", "two"))
+    curve = ctk.fsc(one, two, compat="relion")
+    saved = read_star(curve.cryo.save(tmp_path / "curves"))["fsc"]
+    run = subprocess.run(
+        ["relion_image_handler", "--i", one, "--fsc", two, "--angpix", "2"], check=True, capture_output=True, text=True
+    )  # fmt: skip
+    (tmp_path / "theirs.star").write_text(run.stdout[run.stdout.index("# version") :])
+    theirs = read_star(tmp_path / "theirs.star")["fsc"]
+    assert list(saved.columns) == list(theirs.columns)
+    for label in saved.columns:
+        n = len(theirs[label])
+        np.testing.assert_allclose(np.asarray(saved[label], float)[:n], np.asarray(theirs[label], float), atol=2e-4 if "Correlation" in label else 1e-2)
+
+
+def test_maps_and_curves_save_and_draw_themselves(halves, tmp_path):
+    path = ctk.lowpass(halves.one, 10.0).cryo.save(tmp_path / "new")
+    assert path == tmp_path / "new" / "volume.mrc" and ctk.open_volume(path).attrs["pixel_size"] == pytest.approx(2.0)
+    curve = ctk.fsc(halves.one, halves.two)
+    assert curve.cryo.save(tmp_path, "mine").name == "mine.star"
+    with pytest.raises(ctk.errors.DataError, match="curve over shells"):
+        curve.drop_vars("frequency").cryo.save(tmp_path)
+    pytest.importorskip("holoviews")
+    assert "Overlay" in type(curve.cryo.plot()).__name__
