@@ -99,13 +99,12 @@ def test_a_worker_killed_in_the_middle_costs_its_lanes_only(name, client, partic
     assert bits(job) == on_threads[name]
 
 
-def _which(context, lane, stop, on_block):
-    return getattr(lane, "device", None), list(lane)
-
-
 def test_a_lane_keeps_its_device_on_the_way_to_a_worker(client):
+    def which(context, lane, stop, on_block):  # in here, so that it travels by value: workers do not know this module
+        return getattr(lane, "device", None), list(lane)
+
     lanes = on_devices([[np.arange(2)], [np.arange(3)], [np.arange(1)]], ["cuda:0", "cuda:1"])
     assert all(isinstance(lane, Lane) for lane in lanes)
-    found = execution.run_lanes(_which, {}, lanes)
+    found = execution.run_lanes(which, {}, lanes)
     assert [device for device, _ in found] == ["cuda:0", "cuda:1", "cuda:0"]
     assert [len(blocks[0]) for _, blocks in found] == [2, 3, 1]
