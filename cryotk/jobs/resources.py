@@ -10,6 +10,7 @@ from cryotk.execution.memory import available_memory
 from cryotk.jobs.blocks import LANE_SHARE, MAX_LANES_2D, MAX_LANES_3D, WORK_BYTES, block_size, bytes_of_sums
 from cryotk.kernels.backends import CPU
 from cryotk.likelihood.parts import bytes_of_slot
+from cryotk.likelihood.prepare import CACHE_BYTES
 
 __all__ = ["BASE_BYTES", "Work", "estimate_iteration", "memory_of_iteration", "offsets_in", "orientations_near"]
 
@@ -101,8 +102,8 @@ def orientations_near(order: int, sigma: float) -> float:
 def _of_thread(w: Work) -> float:
     """Memory of a block and what is made of it."""
     b, p, image = w.block, w.pixels, w.box**2
-    # images, the next block's, with and without mask, two transforms; on the lattice what score and sums need
-    prepare = b * (24 * image + 60 * p)
+    # images and the next block's; on the lattice what score and sums need; masked images and transforms of a portion
+    prepare = b * (8 * image + 60 * p) + 6 * CACHE_BYTES
     kept = b * (8 * image + 36 * p)
     wanted = b * w.significant
     fine = 16 * wanted * w.samples + min(CPU.slot_bytes, w.slots * bytes_of_slot(w.n_children, int(p)))

@@ -10,7 +10,7 @@ import numba
 import numpy as np
 
 from cryotk.kernels._ragged import list_shifts
-from cryotk.kernels._vectors import add_four_rows, add_products
+from cryotk.kernels._shift_vectors import add_four_rows, add_products
 from cryotk.kernels.shift_grid import LANES, pays, row_width, shift_sums
 
 _jit = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")

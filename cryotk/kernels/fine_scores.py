@@ -12,7 +12,7 @@ import numba
 import numpy as np
 
 from cryotk.kernels._ragged import list_priors, list_shifts
-from cryotk.kernels._vectors import four_dots, product_and_power
+from cryotk.kernels._shift_vectors import four_dots, product_and_power
 from cryotk.kernels.shift_grid import LANES, pays, row_width, shift_scores
 
 _jit = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from cryotk.kernels.significance import CHUNK, significance_threshold_numpy, weigh_and_cut
 from cryotk.kernels.significance import CUDA_SOURCE as CUT_SOURCE
-from cryotk.kernels.significance import significance_threshold_numpy, weigh_and_cut
 
 _jit = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
 
@@ -52,10 +52,14 @@ def posterior_weights(scores, sample_start, fraction):
     log_sum = np.full(n_images, -np.inf, np.float64)
     kept = np.zeros(n_images, np.float64)
     best_index = np.full(n_images, -1, np.int64)
+    most = 0
+    for i in range(n_images):
+        most = max(most, sample_start[i + 1] - sample_start[i])
+    of_all, between, powers = np.empty(most, np.float32), np.empty(2 * most, np.float32), np.empty(CHUNK, np.int32)
     for i in range(n_images):
         lo, hi = sample_start[i], sample_start[i + 1]
-        weights = np.empty(hi - lo, np.float32)
-        threshold, number, best, total = weigh_and_cut(scores[lo:hi], fraction, 0, weights)
+        weights = of_all[: hi - lo]
+        threshold, number, best, total = weigh_and_cut(scores[lo:hi], fraction, 0, weights, between, powers)
         if number == 0:
             scores[lo:hi] = np.float32(0.0)
             continue

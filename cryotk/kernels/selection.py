@@ -8,9 +8,11 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from cryotk.kernels._emit import WIDE
+from cryotk.kernels._score_vectors import any_at_least, half_turn_scores
 from cryotk.kernels.significance import (
+    CHUNK,
     cut_sets_cuda,
-    largest,
     significance_threshold,
     significance_threshold_numpy,
     weigh_and_cut,
@@ -117,29 +119,25 @@ def _grown(array, n):
 
 
 @_inline
-def _coarse_scores(even, odd, self_term, log_prior_orientation, log_prior_offset, n_psi, halved, block_class, scores):
-    """Scores of one image (T, R) from its cross terms."""
-    n_offsets, n_columns = even.shape
-    n_blocks = block_class.shape[0]
-    n_half = n_columns // n_blocks
-    per_class = log_prior_offset.shape[0] > 1
+def _coarse_scores(i, even, odd, self_term, log_prior_orientation, log_prior_offset, n_psi, halved, block_class, scores):
+    """Scores of one image (T, R) from its cross terms; all flat but the prior of offsets."""
+    n_offsets, n_blocks = log_prior_offset.shape[2], block_class.shape[0]
+    n_half = np.uint64(self_term.shape[0] // max(log_prior_offset.shape[0] * n_blocks, 1))
+    n_columns, n_orient = n_half * np.uint64(n_blocks), np.uint64(n_blocks * n_psi)
+    per_class = log_prior_offset.shape[1] > 1
+    w = np.uint64(i) * n_columns
     for t in range(n_offsets):
+        source, place = np.uint64(i * n_offsets + t) * n_columns, np.uint64(t) * n_orient
         for c in range(n_blocks):
-            prior = log_prior_offset[block_class[c] if per_class else 0, t]
-            a = even[t, c * n_half : (c + 1) * n_half]
-            w = self_term[c * n_half : (c + 1) * n_half]
-            first = scores[t, c * n_psi : c * n_psi + n_half]
-            log_prior = log_prior_orientation[c * n_psi : (c + 1) * n_psi]
+            prior = log_prior_offset[i, block_class[c] if per_class else 0, t]
+            column, r = np.uint64(c) * n_half, np.uint64(c * n_psi)
             if halved:
-                b = odd[t, c * n_half : (c + 1) * n_half]
-                second = scores[t, c * n_psi + n_half : (c + 1) * n_psi]
-                for p in range(n_half):
-                    first[p] = a[p] - w[p] + prior + b[p] + log_prior[p]
-                for p in range(n_half):
-                    second[p] = a[p] - w[p] + prior - b[p] + log_prior[n_half + p]
+                half_turn_scores(
+                    even, source + column, odd, self_term, w + column, prior, log_prior_orientation, r, n_half, scores, place + r
+                )
             else:
                 for p in range(n_half):
-                    first[p] = a[p] - w[p] + prior + log_prior[p]
+                    scores[place + r + p] = even[source + column + p] - self_term[w + column + p] + prior + log_prior_orientation[r + p]
 
 
 @_jit
@@ -148,8 +146,10 @@ def select_dense(even, odd, self_term, log_prior_orientation, log_prior_offset, 
     """Numba twin of :func:`select_dense_numpy`. One image at a time: its scores stay in the cache."""
     n_images, n_offsets, _ = even.shape
     n_orient = block_class.shape[0] * n_psi
-    scores = np.empty((n_offsets, n_orient), np.float32)
-    weights = np.empty(n_offsets * n_orient, np.float32)
+    n_scores = n_offsets * n_orient
+    scores, weights = np.empty(n_scores, np.float32), np.empty(n_scores, np.float32)
+    between, powers = np.empty(2 * n_scores, np.float32), np.empty(CHUNK, np.int32)
+    flat_even, flat_odd, flat_self = even.reshape(even.size), odd.reshape(odd.size), self_term.reshape(self_term.size)
     count = np.empty(n_images, np.int32)
     best = np.empty(n_images, np.float32)
     parent_start = np.zeros(n_images + 1, np.int64)
@@ -160,21 +160,27 @@ def select_dense(even, odd, self_term, log_prior_orientation, log_prior_offset, 
     n_samples = 0
     # of an orientation: its significant offsets, then where its next offset goes
     place = np.empty(n_orient, np.int64)
+    orientations, stretch = np.uint64(n_orient), np.uint64(WIDE)
+    whole = orientations & ~(stretch - np.uint64(1))
     for i in range(n_images):
         _coarse_scores(
-            even[i], odd[i], self_term[i], log_prior_orientation, log_prior_offset[i], n_psi, halved, block_class, scores
+            i, flat_even, flat_odd, flat_self, log_prior_orientation, log_prior_offset, n_psi, halved, block_class, scores
         )
-        threshold, number, top, _total = weigh_and_cut(scores.reshape(-1), fraction, max_significant, weights)
+        threshold, number, top, _total = weigh_and_cut(scores, fraction, max_significant, weights, between, powers)
         count[i] = number
         best[i] = top
         place[:] = 0
         n_here = 0
         for t in range(n_offsets):
-            row = scores[t]
-            for r in range(n_orient):
-                place[r] += np.int64(row[r] >= threshold)
-        for r in range(n_orient):
-            n_here += place[r]
+            row = np.uint64(t) * orientations
+            for first in range(np.uint64(0), orientations, stretch):
+                # most stretches hold none
+                if first < whole and not any_at_least(scores, row + first, threshold):
+                    continue
+                for r in range(first, min(first + stretch, orientations)):
+                    if scores[row + r] >= threshold:
+                        place[r] += 1
+                        n_here += 1
         parents = _grown(parents, n_parents + min(n_here, n_orient))
         offset_start = _grown(offset_start, n_parents + min(n_here, n_orient) + 1)
         offsets = _grown(offsets, n_samples + n_here)
@@ -186,13 +192,14 @@ def select_dense(even, odd, self_term, log_prior_orientation, log_prior_offset, 
                 offset_start[n_parents] = n_samples
                 place[r] = n_samples - place[r]
         for t in range(n_offsets):
-            row = scores[t]
-            if not largest(row) >= threshold:
-                continue
-            for r in range(n_orient):
-                if row[r] >= threshold:
-                    offsets[place[r]] = t
-                    place[r] += 1
+            row = np.uint64(t) * orientations
+            for first in range(np.uint64(0), orientations, stretch):
+                if first < whole and not any_at_least(scores, row + first, threshold):
+                    continue
+                for r in range(first, min(first + stretch, orientations)):
+                    if scores[row + r] >= threshold:
+                        offsets[place[r]] = t
+                        place[r] += 1
         parent_start[i + 1] = n_parents
     return count, best, parent_start, parents[:n_parents].copy(), offset_start[: n_parents + 1].copy(), offsets[:n_samples].copy()
 
@@ -205,11 +212,13 @@ def select_ragged(scores, parent_start, parents, n_offsets, fraction, max_signif
     best = np.empty(n_images, np.float32)
     new_start = np.zeros(n_images + 1, np.int64)
     keep = np.zeros(parents.shape[0], np.int32)
+    thresholds = np.empty(n_images, np.float32)
     n_samples = 0
     n_parents = 0
     for i in range(n_images):
         lo, hi = parent_start[i] * n_offsets, parent_start[i + 1] * n_offsets
         threshold, number, top, _total = significance_threshold(scores[lo:hi], fraction, max_significant)
+        thresholds[i] = threshold
         count[i] = number
         best[i] = top
         for a in range(parent_start[i], parent_start[i + 1]):
@@ -227,8 +236,7 @@ def select_ragged(scores, parent_start, parents, n_offsets, fraction, max_signif
     m = 0
     k = 0
     for i in range(n_images):
-        lo, hi = parent_start[i] * n_offsets, parent_start[i + 1] * n_offsets
-        threshold, _number, _top, _total = significance_threshold(scores[lo:hi], fraction, max_significant)
+        threshold = thresholds[i]
         for a in range(parent_start[i], parent_start[i + 1]):
             if keep[a] > 0:
                 source[k] = a

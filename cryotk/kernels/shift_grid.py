@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from cryotk.kernels._vectors import WIDE, sum_and_difference, transpose_tile
+from cryotk.kernels._emit import WIDE
+from cryotk.kernels._shift_vectors import sum_and_difference, transpose_tile
 
 __all__ = ["LANES", "ShiftGrid", "make_shift_grid", "pays", "row_width", "shift_scores", "shift_sums"]
 

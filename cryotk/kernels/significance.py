@@ -11,6 +11,9 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from cryotk.kernels._emit import WIDE
+from cryotk.kernels._score_vectors import above, any_at_least, largest
+
 SCORE_RANGE = 32.0
 """Samples this far below the best (in log weight) cannot change a 0.999 cut of fewer than 1e10 samples."""
 N_BINS = 2048
@@ -53,37 +56,38 @@ def significance_threshold_numpy(scores: np.ndarray, fraction: float, max_signif
     return float(scores[order[count - 1]]), count, float(best), float(total)
 
 
+CHUNK = 4096
+
+
 @_inline
-def relative_weights(scores, best, out):
-    """``out = exp(scores - best)``, to 2e-7 of each; vector instructions all through. Scores below ``best - 87`` give 1e-38."""
-    n = scores.shape[0]
-    powers = np.empty(n, np.int32)
-    for i in range(n):
-        x = (scores[i] - best) * np.float32(1.4426950408889634)
-        x = x if x > np.float32(-126.0) else np.float32(-126.0)
-        k = np.floor(x + np.float32(0.5))
-        f = x - k
-        # 2^f for |f| <= 1/2 (Cephes)
-        p = np.float32(1.535336188319500e-4)
-        p = p * f + np.float32(1.339887440266574e-3)
-        p = p * f + np.float32(9.618437357674640e-3)
-        p = p * f + np.float32(5.550332471162809e-2)
-        p = p * f + np.float32(2.402264791363012e-1)
-        p = p * f + np.float32(6.931472028550421e-1)
-        out[i] = p * f + np.float32(1.0)
-        powers[i] = (np.int32(k) + np.int32(127)) << np.int32(23)
+def relative_weights(scores, best, out, powers):
+    """``out = exp(scores - best)``, to 2e-7 of each; returns their sum. Scores below ``best - 87`` give 1e-38.
+
+    ``powers`` is (CHUNK,) int32, room to work in.
+    """
+    total = 0.0
     two_to_k = powers.view(np.float32)
-    for i in range(n):
-        out[i] *= two_to_k[i]
-
-
-@_inline
-def largest(scores):
-    """The largest score; NaN is passed over."""
-    best = np.float32(-np.inf)
-    for i in range(scores.shape[0]):
-        best = max(best, scores[i])
-    return best
+    for first in range(np.uint64(0), np.uint64(scores.shape[0]), np.uint64(CHUNK)):
+        n = min(np.uint64(CHUNK), np.uint64(scores.shape[0]) - first)
+        for i in range(n):
+            x = (scores[first + i] - best) * np.float32(1.4426950408889634)
+            x = x if x > np.float32(-126.0) else np.float32(-126.0)
+            k = np.floor(x + np.float32(0.5))
+            f = x - k
+            # 2^f for |f| <= 1/2 (Cephes)
+            p = np.float32(1.535336188319500e-4)
+            p = p * f + np.float32(1.339887440266574e-3)
+            p = p * f + np.float32(9.618437357674640e-3)
+            p = p * f + np.float32(5.550332471162809e-2)
+            p = p * f + np.float32(2.402264791363012e-1)
+            p = p * f + np.float32(6.931472028550421e-1)
+            out[first + i] = p * f + np.float32(1.0)
+            powers[i] = (np.int32(k) + np.int32(127)) << np.int32(23)
+        for i in range(n):
+            out[first + i] *= two_to_k[i]
+        for i in range(n):
+            total += np.float64(out[first + i])
+    return total
 
 
 @_inline
@@ -115,53 +119,53 @@ def _cut(scores, weights, target, running, count, limit, lowest, highest):
 @_jit
 def significance_threshold(scores, fraction, max_significant):
     """Numba twin of :func:`significance_threshold_numpy` for a flat float32 array."""
-    weights = np.empty(scores.shape[0], np.float32)
-    return weigh_and_cut(scores, fraction, max_significant, weights)
+    n = scores.shape[0]
+    return weigh_and_cut(scores, fraction, max_significant, np.empty(n, np.float32), np.empty(2 * n, np.float32), np.empty(CHUNK, np.int32))
 
 
 @_inline
-def weigh_and_cut(scores, fraction, max_significant, weights):
-    """As :func:`significance_threshold`, and leave ``exp(score - best)`` in ``weights``."""
-    n = scores.shape[0]
-    best = largest(scores)
+def weigh_and_cut(scores, fraction, max_significant, weights, between, powers):
+    """As :func:`significance_threshold`, and leave ``exp(score - best)`` in ``weights``.
+
+    ``between`` is (2 n,) float32 and ``powers`` (CHUNK,) int32: room to work in.
+    """
+    n = np.uint64(scores.shape[0])
+    best = largest(scores, n)
     if not best > np.float32(-1e30):
         return np.float32(np.inf), 0, best, 0.0
-    relative_weights(scores, best, weights)
-    total = 0.0
-    for i in range(n):
-        total += np.float64(weights[i])
+    total = relative_weights(scores, best, weights, powers)
     target = fraction * total
     # one weight above what may be left out belongs to the significant ones; weights that sum to less, all together, do not
     rest = total - target
-    surely, never = np.float32(1.01 * rest), np.float32(0.99 * rest / n)
+    surely, never = np.float32(1.01 * rest), np.float32(0.99 * rest / scores.shape[0])
     running = 0.0
     count = 0
     last = best
     if max_significant > 0 or not rest > 0.0:
         surely, never = np.float32(np.inf), np.float32(0.0)
     else:
-        for i in range(n):
-            if weights[i] > surely:
-                running += np.float64(weights[i])
-                count += 1
-                last = min(last, scores[i])
-    between = np.empty(n - count, np.float32)
-    between_weights = np.empty(n - count, np.float32)
-    m = 0
+        running, count, lowest_taken = above(scores, weights, n, surely)
+        last = min(best, lowest_taken)
+    m = np.uint64(0)
     lowest = best
     highest = np.float32(-np.inf)
     far = best - np.float32(SCORE_RANGE)
-    for i in range(n):
-        if never <= weights[i] <= surely and scores[i] > far:
-            between[m] = scores[i]
-            between_weights[m] = weights[i]
-            lowest = min(lowest, scores[i])
-            highest = max(highest, scores[i])
-            m += 1
+    whole = n & ~np.uint64(WIDE - 1)
+    for first in range(np.uint64(0), n, np.uint64(WIDE)):
+        # most stretches hold none
+        if first < whole and not any_at_least(weights, first, never):
+            continue
+        for i in range(first, min(first + np.uint64(WIDE), n)):
+            if never <= weights[i] <= surely and scores[i] > far:
+                between[m] = scores[i]
+                between[n + m] = weights[i]
+                lowest = min(lowest, scores[i])
+                highest = max(highest, scores[i])
+                m += np.uint64(1)
     if running > target or m == 0:
         return last, count, best, total
     limit = max_significant if max_significant > 0 else n
-    inside, running, count = _cut(between[:m], between_weights[:m], target, running, count, limit, lowest, highest)
+    inside, running, count = _cut(between[:m], between[n : n + m], target, running, count, limit, lowest, highest)
     threshold = last
     for j in range(inside.shape[0]):
         threshold = inside[inside.shape[0] - 1 - j]
