@@ -181,6 +181,8 @@ def accumulate(data, data_weight, masked, model_ctf, image_start, slices, ramps,
     flat_data, flat_data_weight = data.reshape(data.size), data_weight.reshape(data_weight.size)
     flat_ramps = ramps.reshape(ramps.size)
     for i in range(n_particles):
+        if parent_start[i] == parent_start[i + 1]:
+            continue
         total = 0.0
         squares = 0.0
         a = parent_start[i]

@@ -174,7 +174,7 @@ class ExpectationStep(Accumulation):
                 tables.fine_grid,
             )
             if part.samples is not None:
-                scores[part.samples] = out
+                scores.reshape(-1, per)[part.samples] = out.reshape(-1, per)
             clock = self._lap("fine", clock)
         self._finish(block, post, scores, log_prior_t)
         self._lap("posterior", clock)

@@ -2,9 +2,9 @@
 
 What the fine pass and the sums need of each orientation (its slices, rows of weighted images, their weights) is far more
 than what they need of each particle. Where particles share orientations, as at low resolution, a block is cut across
-orientations: each is made and inserted once per block. Where they hardly do, as in local searches, slices of a whole block
-would be written to memory and read back twice: the block is cut across particles, and a portion's slices are made where they
-are used, and made again for the sums, which costs less.
+orientations: each is made and inserted once per block, and stays in a cache while all particles pass by. Where they hardly
+do, as in local searches, the block is cut across particles, and a portion's slices are made where they are used. Either way
+slices are made again for the sums: that costs less than writing them to memory and reading them back.
 """
 
 from __future__ import annotations
@@ -22,6 +22,12 @@ from cryotk.likelihood.tables import GroupTables
 
 __all__ = ["Part", "bytes_of_slot", "parts"]
 
+TILE_BYTES = 4_000_000
+"""Slices and rows of orientations that all particles of a block share, while they pass by."""
+SHARED_BYTES = 64_000_000
+MANY_SHIFTS = 32
+"""Of an orientation; with more, what is done with a slice takes longer than to fetch it."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -29,9 +35,9 @@ class Part:
 
     particles: slice
     parents: Any
-    """Parents of the block: a slice, or (n,) bool."""
+    """Parents of the block: a slice, or (n,) indices."""
     samples: Any
-    """Where the part's weights are copies: (m,) bool, which of the block's they are; None for views."""
+    """Where the part's weights are copies: rows of the block's ``weights_by_offset`` that they are; None for views."""
     lists: RaggedPart
     parent_slot: Any
     """Position in ``slices`` of each parent's."""
@@ -67,27 +73,40 @@ def parts(sampling: Sampling, tables: GroupTables, post: BlockPosterior, scratch
     if own and not backend.on_device and pays_in_portions(post.parent_start, n_slots, per_slot, backend.slot_bytes):
         yield from _portions(sampling, tables, post, scratch)
         return
+    if not backend.on_device and post.slot_inverse is None and (own or _far_apart(post, n_slots * per_slot)):
+        most = min(most, max(1, int(TILE_BYTES // per_slot)))
     everyone = slice(0, len(post.particles))
-    if n_slots <= most or not (own or weighted):
+    if n_slots <= most:
         if own:
             assert post.slot_class is not None
             post.slices = _slices(sampling, tables, post, np.arange(n_slots))
         yield Part(everyone, slice(None), None, post.ragged(), post.parent_slot, post.slices, None)
         return
-    used = xp.ones(len(post.parent_slot), bool)
     if weighted:
-        positive = xp.concatenate([xp.zeros(1, np.int64), xp.cumsum(post.weights > 0)])
-        used = xp.diff(positive[post.offset_start * (post.n_children * post.n_offset_children)]) > 0
-    slots = backend.to_host(xp.unique(post.parent_slot[used]))
-    for first in range(0, len(slots), most):
-        some = slots[first : first + most]
-        chosen = used & (post.parent_slot >= int(some[0])) & (post.parent_slot <= int(some[-1]))
+        positive = xp.concatenate([xp.zeros(1, np.int64), xp.cumsum((post.weights_by_offset > 0).any(1))])
+        parents = xp.flatnonzero(xp.diff(positive[post.offset_start]) > 0)
+    else:
+        parents = xp.arange(len(post.parent_slot))
+    order = xp.argsort(post.parent_slot[parents], kind="stable")
+    parents, slots = parents[order], backend.to_host(post.parent_slot[parents][order])
+    different, start = np.unique(slots, return_index=True)
+    start = np.append(start, len(slots))
+    for first in range(0, len(different), most):
+        some = different[first : first + most]
+        chosen = xp.sort(parents[int(start[first]) : int(start[first + len(some)])])
         lists, samples = post.chosen(chosen)
-        if not own:
-            yield Part(everyone, chosen, samples, lists, post.parent_slot[chosen], post.slices, None)
+        if own:
+            slices = _slices(sampling, tables, post, some, None if backend.on_device else scratch)
         else:
-            position = xp.searchsorted(backend.to_device(some), post.parent_slot[chosen])
-            yield Part(everyone, chosen, samples, lists, position, _slices(sampling, tables, post, some), some)
+            slices, some = post.slices[int(some[0]) : int(some[-1]) + 1], np.arange(some[0], some[-1] + 1)
+        position = xp.searchsorted(backend.to_device(some), post.parent_slot[chosen])
+        yield Part(everyone, chosen, samples, lists, position, slices, some)
+
+
+def _far_apart(post: BlockPosterior, n_bytes: int) -> bool:
+    """Whether slices that all blocks share are more than caches hold, and read for a few shifts each: tiles then pay."""
+    n_samples = len(post.offsets) * post.n_offset_children
+    return n_bytes > SHARED_BYTES and n_samples < MANY_SHIFTS * len(post.parent_slot)
 
 
 def _slices(sampling: Sampling, tables: GroupTables, post: BlockPosterior, slots: np.ndarray, scratch: Scratch | None = None) -> Any:

@@ -81,18 +81,24 @@ class BlockPosterior:
             self.offsets[first:last], self.weights[first * per : last * per],
         )  # fmt: skip
 
-    def chosen(self, keep: Any) -> tuple[RaggedPart, Any]:
-        """Lists of all particles with some of the parents, ``keep`` (n,) bool, and which samples they are, (m,) bool."""
+    def chosen(self, parents: Any) -> tuple[RaggedPart, Any]:
+        """Lists of all particles with some of the parents, (n,) ascending, and which rows of ``weights_by_offset`` are theirs."""
         xp = self.backend.xp
-        zero = xp.zeros(1, np.int64)
-        before = xp.concatenate([zero, xp.cumsum(keep.astype(np.int64))])
+        first, count = self.offset_start[parents], xp.diff(self.offset_start)[parents]
+        offset_start = xp.concatenate([xp.zeros(1, np.int64), xp.cumsum(count)])
+        n = int(offset_start[-1])
         # cupy's repeat takes no array of counts: the parent of each offset is found by its position
-        offsets = keep[xp.searchsorted(self.offset_start, xp.arange(len(self.offsets)), side="right") - 1]
-        samples = xp.repeat(offsets, self.n_children * self.n_offset_children)
-        offset_start = xp.concatenate([zero, xp.cumsum(xp.diff(self.offset_start)[keep])])
-        weights = self.weights[samples] if len(self.weights) else self.weights
-        lists = before[self.parent_start], self.parent_class[keep], self.parent_direction[keep], offset_start
-        return RaggedPart(*lists, self.offsets[offsets], weights), samples
+        of_parent = xp.searchsorted(offset_start, xp.arange(n), side="right") - 1
+        rows = xp.arange(n) + (first - offset_start[:-1])[of_parent]
+        weights = self.weights_by_offset[rows].reshape(-1) if len(self.weights) else self.weights
+        parent_start = xp.searchsorted(parents, self.parent_start)
+        lists = parent_start, self.parent_class[parents], self.parent_direction[parents], offset_start
+        return RaggedPart(*lists, self.offsets[rows], weights), rows
+
+    @property
+    def weights_by_offset(self) -> Any:
+        """``weights`` with as many in a row as each coarse offset of a parent stands for; a parent's rows are neighbours."""
+        return self.weights.reshape(-1, self.n_children * self.n_offset_children)
 
     def drop(self, particles: np.ndarray) -> None:
         """Set the weights of flagged particles (B,) bool to zero."""
