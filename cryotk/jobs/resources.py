@@ -9,7 +9,8 @@ import numpy as np
 from cryotk.execution.memory import available_memory
 from cryotk.jobs.blocks import LANE_SHARE, MAX_LANES_2D, MAX_LANES_3D, WORK_BYTES, block_size, bytes_of_sums
 from cryotk.kernels.backends import CPU
-from cryotk.likelihood.parts import bytes_of_slot
+from cryotk.likelihood.parts import SHARED_BYTES, bytes_of_slot
+from cryotk.likelihood.portions import TILE_BYTES
 from cryotk.likelihood.prepare import CACHE_BYTES
 
 __all__ = ["BASE_BYTES", "Work", "estimate_iteration", "memory_of_iteration", "offsets_in", "orientations_near"]
@@ -106,10 +107,12 @@ def _of_thread(w: Work) -> float:
     prepare = b * (8 * image + 60 * p) + 6 * CACHE_BYTES
     kept = b * (8 * image + 36 * p)
     wanted = b * w.significant
-    fine = 16 * wanted * w.samples + min(CPU.slot_bytes, w.slots * bytes_of_slot(w.n_children, int(p)))
-    if wanted < 2 * w.slots and w.align:
-        # hardly any is shared: slices are made in portions
-        fine = 16 * wanted * w.samples + 10e6
+    # scores, and lists that lead to them
+    lists = (4 * w.samples + 40) * wanted
+    slots = w.slots * bytes_of_slot(w.n_children, int(p))
+    own = w.local or 8 * w.n_classes * w.orientations * w.n_children * p > CPU.slice_bytes
+    # slices and rows: of one tile or portion, or rows beside slices that all blocks share
+    fine = lists + (min(1.5 * TILE_BYTES, slots) if own and w.align else min(SHARED_BYTES, 0.6 * slots))
     coarse = 0.0
     if w.align and not w.local:
         columns = w.n_classes * w.orientations / 2

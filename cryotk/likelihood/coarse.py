@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cryotk.data.refinement import RefinementModel
-from cryotk.likelihood.portions import Portion, Scratch, cut_portions, pays_in_portions
+from cryotk.likelihood.portions import TILE_BYTES, Portion, Scratch, cut_portions, cut_tiles, pays_in_portions
 from cryotk.likelihood.prepare import Block
 from cryotk.likelihood.priors import local_orientations
 from cryotk.likelihood.sampling import Sampling
@@ -136,35 +136,41 @@ def coarse_local(
     weights = backend.xp.ascontiguousarray(block.score_weight[:, tables.coarse_index])
     slot_class, inverse = unique // s.n_orientations, tables.maker.inverses(s.matrices(unique % s.n_orientations))
     n_pixels = len(tables.coarse_pixels)
-    whole = [Portion(slice(0, len(n)), slice(0, len(parents)), np.arange(len(unique)), slots)]
     small = not backend.on_device and pays_in_portions(parent_start, len(unique), 8 * n_pixels, backend.slot_bytes)
-    portions: Iterable[Portion] = whole
     if small:
-        portions = cut_portions(parent_start, slots, 8 * n_pixels)
-    elif 8 * n_pixels * len(unique) > backend.slot_bytes / 2:
-        # neighbours share most of their slices, and a block of them would need too many at once
-        portions = cut_portions(parent_start, slots, 8 * n_pixels, portion_bytes=backend.slot_bytes)
+        portions: Iterable[Portion] = cut_portions(parent_start, slots, 8 * n_pixels)
+    elif not backend.on_device and 8 * n_pixels * len(unique) > TILE_BYTES:
+        tiles = cut_tiles(slots, max(1, TILE_BYTES // (8 * n_pixels)))
+        portions = (Portion(slice(0, len(n)), chosen, some, slots[chosen] - some[0]) for some, chosen in tiles)
+    else:
+        portions = [Portion(slice(0, len(n)), slice(0, len(parents)), np.arange(len(unique)), slots)]
+    by_parent = scores.reshape(-1, n_offsets)
     for part in portions:
         some, own = part.particles, part.parents
         shape = (len(part.slots), 2, n_pixels)
-        out = scratch.array("slices", shape) if small else backend.xp.empty(shape, np.float32)
-        slices = tables.maker.slices_at(slot_class[part.slots], inverse[part.slots], out, tables.coarse_pixels)
-        samples = slice(own.start * n_offsets, own.stop * n_offsets)
+        room = backend.xp.empty(shape, np.float32) if backend.on_device else scratch.array("slices", shape)
+        slices = tables.maker.slices_at(slot_class[part.slots], inverse[part.slots], room, tables.coarse_pixels)
+        if isinstance(own, slice):
+            start, out = parent_start[some.start : some.stop + 1] - own.start, by_parent[own]
+        else:
+            start, out = np.searchsorted(own, parent_start), np.empty((len(own), n_offsets), np.float32)
         backend.ragged_scores(
             images[some],
             weights[some],
             slices[:, None],
             tables.coarse_ramps,
-            there(parent_start[some.start : some.stop + 1] - own.start),
+            there(start),
             there(part.parent_slot, np.int64),
             there(parent_prior[own], np.float32),
             there(of_class[own], np.int32),
-            there(offset_start[own.start : own.stop + 1] - samples.start),
-            there(offsets[samples]),
+            there(offset_start[: len(out) + 1]),
+            there(offsets[: out.size]),
             1,
             log_prior_t[some],
-            scores[samples],
+            out.reshape(-1),
         )
+        if not isinstance(own, slice):
+            by_parent[own] = out
     count, _best, new_start, new_parents, new_offset_start, new_offsets, source = backend.select_ragged(
         scores, lists[0], there(parents), n_offsets, options.adaptive_fraction, options.max_significant
     )

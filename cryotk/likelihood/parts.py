@@ -15,15 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from cryotk.likelihood.portions import Scratch, cut_portions, pays_in_portions
+from cryotk.likelihood.portions import TILE_BYTES, Scratch, cut_portions, cut_tiles, pays_in_portions
 from cryotk.likelihood.posterior import BlockPosterior, RaggedPart
 from cryotk.likelihood.sampling import Sampling
 from cryotk.likelihood.tables import GroupTables
 
 __all__ = ["Part", "bytes_of_slot", "parts"]
 
-TILE_BYTES = 4_000_000
-"""Slices and rows of orientations that all particles of a block share, while they pass by."""
 SHARED_BYTES = 64_000_000
 MANY_SHIFTS = 32
 """Of an orientation; with more, what is done with a slice takes longer than to fetch it."""
@@ -87,13 +85,8 @@ def parts(sampling: Sampling, tables: GroupTables, post: BlockPosterior, scratch
         parents = xp.flatnonzero(xp.diff(positive[post.offset_start]) > 0)
     else:
         parents = xp.arange(len(post.parent_slot))
-    order = xp.argsort(post.parent_slot[parents], kind="stable")
-    parents, slots = parents[order], backend.to_host(post.parent_slot[parents][order])
-    different, start = np.unique(slots, return_index=True)
-    start = np.append(start, len(slots))
-    for first in range(0, len(different), most):
-        some = different[first : first + most]
-        chosen = xp.sort(parents[int(start[first]) : int(start[first + len(some)])])
+    for some, positions in cut_tiles(backend.to_host(post.parent_slot[parents]), most):
+        chosen = parents[backend.to_device(positions)]
         lists, samples = post.chosen(chosen)
         if own:
             slices = _slices(sampling, tables, post, some, None if backend.on_device else scratch)
@@ -132,4 +125,5 @@ def _portions(sampling: Sampling, tables: GroupTables, post: BlockPosterior, scr
         used = np.maximum.reduceat(post.weights, post.offset_start[:-1] * (n_children * post.n_offset_children)) > 0
     for part in cut_portions(post.parent_start, post.parent_slot, bytes_of_slot(n_children, len(tables.prepare.lattice)), used):
         slices = _slices(sampling, tables, post, part.slots, scratch)
+        assert isinstance(part.parents, slice)
         yield Part(part.particles, part.parents, None, post.part(part.particles, part.parents), part.parent_slot, slices, part.slots)

@@ -1,7 +1,8 @@
-"""Portions of a block whose slices and rows fit into the processor's caches.
+"""Portions and tiles of a block whose slices and rows fit into the processor's caches.
 
 Where hardly two particles of a block share an orientation, slices of a whole block would be written to memory and read
-back twice; a portion's are made where they are used, and made again for the sums, which costs less.
+back twice; a portion's are made where they are used, and made again for the sums, which costs less. Where many share
+them, a tile of orientations is made, and those particles pass by that use them.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Portion", "Scratch", "cut_portions", "pays_in_portions"]
+__all__ = ["TILE_BYTES", "Portion", "Scratch", "cut_portions", "cut_tiles", "pays_in_portions"]
 
 PORTION_BYTES = 4_000_000
+TILE_BYTES = 4_000_000
+"""Slices (and rows) of orientations that particles of a block share, while they pass by."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class Portion:
     """Consecutive particles of a block, with their parents and their own list of slots."""
 
     particles: slice
-    parents: slice
+    parents: slice | np.ndarray
+    """Of the block; positions where they do not follow each other."""
     slots: np.ndarray
     """(n,) slots of the block that the portion's particles use, ascending."""
     parent_slot: np.ndarray
@@ -75,6 +79,16 @@ def cut_portions(
         if len(slots):
             yield Portion(slice(first, last), parents, slots, own.astype(np.int64, copy=False))
         first = last
+
+
+def cut_tiles(slot: np.ndarray, most: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Cut the slots that parents use: not more than ``most`` at a time, and the positions in ``slot`` (n,) of those that use them."""
+    order = np.argsort(slot, kind="stable")
+    different, start = np.unique(slot[order], return_index=True)
+    start = np.append(start, len(order))
+    for first in range(0, len(different), most):
+        some = different[first : first + most]
+        yield some, np.sort(order[start[first] : start[first + len(some)]])
 
 
 class Scratch(threading.local):

@@ -100,9 +100,8 @@ def test_portions_give_the_whole(job, monkeypatch):
 
 
 def test_local_searches_that_share_slices_make_few_at_once(monkeypatch):
-    """A block's coarse slices around its poses are cut across particles when they are too many; the posterior is the same."""
-    from cryotk.kernels.backends import CPU
-    from cryotk.likelihood import portions
+    """A block's coarse slices around its poses are made in tiles when they are too many; the posterior is the same."""
+    from cryotk.likelihood import coarse, portions
 
     particles = ctk.simulate.particles(24, 32, 6.0, seed=5, poses=True, progress=False)
     map_ = ctk.simulate.volume(ctk.simulate.molecule(), 32, 6.0, amplitude=particles.attrs["amplitude"])
@@ -111,8 +110,8 @@ def test_local_searches_that_share_slices_make_few_at_once(monkeypatch):
     )
     monkeypatch.setattr(portions, "PORTION_BYTES", 1 << 60)
     results = []
-    for slot_bytes in (1 << 60, 400_000):
-        monkeypatch.setattr(CPU, "slot_bytes", slot_bytes)
+    for tile_bytes in (1 << 60, 400_000):
+        monkeypatch.setattr(coarse, "TILE_BYTES", tile_bytes)
         seen, at = [], SliceMaker.slices_at
 
         def count(self, classes, inverse, out, pixels=None, at=at, seen=seen):
@@ -130,4 +129,4 @@ def test_local_searches_that_share_slices_make_few_at_once(monkeypatch):
     (weights, offsets, whole), (w, o, cut) = results
     assert np.array_equal(weights, w) and np.array_equal(offsets, o)
     assert len(whole) == 1 and 8 * n_pixels * whole[0] > 2 * 400_000 and len(cut) > 1
-    assert max(cut) < whole[0] / 2
+    assert max(cut) < whole[0] / 2 and sum(cut) == whole[0]
