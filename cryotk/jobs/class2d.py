@@ -193,6 +193,9 @@ class Class2D(GradientJob):
             shell = round_int(m.box_size * m.pixel_size / m.current_resolution) if np.isfinite(m.current_resolution) else 1
             size = next_image_size(shell, m.box_size, c.increment_size, m.average_p_max, c.has_high_fsc_at_limit)
             significant = self.iterations[-1].numbers.get("mean_significant", significant)
+            if significant > 100:
+                # while averages sharpen, each iteration leaves fewer open than the last
+                significant *= 0.75
         if self.iteration == 0:
             # averages of random particles tell hardly anything apart
             significant = 0.5 * s.n_classes * n_psi * n_offsets

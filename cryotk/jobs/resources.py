@@ -49,6 +49,8 @@ class Work:
     local: bool = False
     halves: int = 1
     """Half-sets, one compared after the other."""
+    shared_maps: bool = False
+    """Whether the halves still have one reference."""
     symmetries: int = 1
     """Operators of the point group."""
     batch: bool = False
@@ -85,7 +87,8 @@ class Work:
         grid, wanted = self.n_classes * self.orientations, self.block * self.significant
         if not self.align:
             return self.block * self.n_classes
-        return wanted if self.local else grid * -np.expm1(-wanted / max(grid, 1))
+        # of the shifts of an orientation two or three are significant
+        return 0.5 * wanted if self.local else grid * -np.expm1(-wanted / max(grid, 1))
 
 
 def offsets_in(radius: float) -> int:
@@ -108,7 +111,7 @@ def _of_thread(w: Work) -> float:
     kept = b * (8 * image + 36 * p)
     wanted = b * w.significant
     # scores, and lists that lead to them
-    lists = (4 * w.samples + 40) * wanted
+    lists = (4 * w.samples + 12) * wanted
     slots = w.slots * bytes_of_slot(w.n_children, int(p))
     own = w.local or 8 * w.n_classes * w.orientations * w.n_children * p > CPU.slice_bytes
     # slices and rows: of one tile or portion, or rows beside slices that all blocks share
@@ -160,14 +163,14 @@ def memory_of_iteration(w: Work, available: float | None = None) -> tuple[float,
     one, cube, k = 24 * w.points, float(w.box ** (3 if w.is_3d else 2)), w.n_classes
     reference = 8 * w.points
     maps = 8 * cube * k * w.halves
-    before = BASE_BYTES + ROW_BYTES * w.n_rows + maps
+    before = BASE_BYTES + ROW_BYTES * w.n_rows + maps / (2 if w.shared_maps else 1)
     available = available_memory() if available is None else available
     lanes, on_disk = lanes_in_memory(w, available)
     tables, more = _tables(w)
     held = 0.0 if on_disk else (w.halves - 1) * one
     transform = w.box * 8 * w.points / (w.padding * w.size + 3) / k if w.is_3d else 0.0
     # a lane's rows beyond the sphere are never touched; additions in memory touch them all
-    sums = lanes * one * (np.pi / 4 if on_disk else 1.0)
+    sums = lanes * one * np.pi / 4 if on_disk else one + (lanes - 1) * one * np.pi / 4
     if w.batch:
         return before + _batch(w, sums + reference + tables + w.threads * _of_thread(w)), 0.0
     expectation = before + held + reference + max(transform, tables + max(more, sums + w.threads * _of_thread(w)))
@@ -186,10 +189,11 @@ def _batch(w: Work, expectation: float) -> float:
     momenta = 20 * bytes_of_sums(w.n_classes, w.box, w.padding, w.is_3d) / 24
     one = w.points / w.n_classes
     cube = float(w.box ** (3 if w.is_3d else 2))
-    inverse = (w.padding * w.size + 3) * w.box * (w.padding * w.size / 2 + 2) * 16 if w.is_3d else 0.0
+    # the new map comes of momenta of the whole box
+    inverse = (w.padding * w.box + 3) * w.box * (w.padding * w.box / 2 + 2) * 16 if w.is_3d else 0.0
     # copies of a class's sums, then what an update makes of them
     update = max(3 * 24 * one, 2 * 24 * one + 130 * one) + inverse
-    return max(momenta + expectation, 2 * momenta + 2 * 24 * w.points + 8 * w.points + update + 12 * cube * w.n_classes)
+    return max(momenta + expectation, 2 * momenta + 2 * 24 * w.points + 8 * w.points + update + 32 * cube * w.n_classes)
 
 
 # Seconds of one core, measured; a pixel is one of a half plane within the window.
@@ -225,7 +229,7 @@ def seconds_of_iteration(w: Work) -> float:
     elif w.local:
         per = n * w.n_classes * w.orientations
         total += per * w.coarse_pixels * (SECONDS_NEAR + w.n_offsets * SECONDS_RAGGED)
-    portions = w.is_3d and w.block * w.significant < 2 * w.slots
+    portions = w.local
     if w.is_3d:
         total += blocks * w.slots * w.n_children * p * SECONDS_SLICE * (2 if portions else 1)
     total += n * w.significant * w.samples * p * SECONDS_SAMPLE

@@ -225,6 +225,7 @@ class VolumeJob(RefinementJob):
     def _work(self) -> Work:
         s, optics = self.settings, self.data.optics[0]
         box, a = optics.box_size, optics.pixel_size
+        n_classes = getattr(s, "n_classes", 1)
         significant = 30.0
         if self.iterations:
             size, sampling = self._next_size(self.current), self.current.sampling
@@ -233,8 +234,11 @@ class VolumeJob(RefinementJob):
             shell = box * a / s.initial_lowpass if s.initial_lowpass else box / 2
             size, sampling = int(min(box, 2 * (round(shell) + 10))), self._first_sampling(a)
         order, align = sampling.healpix_order, getattr(s, "align", True)
-        sigma, n_classes = self._sigma(order), getattr(s, "n_classes", 1)
+        sigma = self._sigma(order)
         local = align and sigma > 0
+        if self.iteration == 0 and not local:
+            # a map that is hardly known leaves many poses open
+            significant = 300.0 * n_classes
         orientations: float = len(directions(order, s.symmetry)[0]) * 6 * 2**order
         if local:
             orientations = orientations_near(order, sigma)
@@ -248,8 +252,12 @@ class VolumeJob(RefinementJob):
             orientations=orientations, n_children=8 if align else 1, significant=significant,
             n_offsets=offsets_in(sampling.offset_range / sampling.offset_step) if align else 1,
             coarse_pixels=np.pi / 8 * window**2 + window, threads=self.threads or default_threads(), align=align, local=local,
-            halves=2 if hasattr(self, "half_sets") else 1, symmetries=len(symmetry_operators(s.symmetry)),
+            halves=2 if hasattr(self, "half_sets") else 1, shared_maps=hasattr(self, "half_sets") and self._one_reference(), symmetries=len(symmetry_operators(s.symmetry)),
         )  # fmt: skip
+
+    def _one_reference(self) -> bool:
+        """Whether both halves are compared with the same map: at the start of most refinements."""
+        return self.iteration == 0 and (not self.iterations or self.current.half2 is None)
 
     # -- files ---------------------------------------------------------------------------------------------------
 
