@@ -154,6 +154,8 @@ def _project_rows(reference: FourierReference, groups: dict[int, OpticsGroup], t
         damping = _damping(table, rows[here], np.stack([kx, ky], -1) / (box * optics.pixel_size)) if apply_ctf else None
         if damping is not None:
             values *= damping**2 if optics.premultiplied else damping
+        # on the very surface of the sphere that is looked up: half inside, whichever way a rotation is rounded
+        values[:, 4 * (kx**2 + ky**2) == box**2] *= 0.5
         half = np.zeros((len(here), box, box // 2 + 1), np.complex64)
         half[:, ky, kx] = values * (box * box) * (1 - 2 * ((kx + ky) % 2))
         line = np.arange(1, box // 2)
