@@ -25,7 +25,7 @@ from cryotk.maps.transform import each_slab, filtered, is_numpy, namespace, to_n
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["MaskResult", "create_mask", "crown_mask", "soft_mask"]
+__all__ = ["MaskResult", "create_mask", "crown_mask", "soft_mask", "solid_pieces"]
 
 
 @dataclass(repr=False)
@@ -187,7 +187,7 @@ def create_mask(
             inside = _combine(low.data > threshold, p.data, threshold, how)
         pulse(1)
         if largest_only or fill_holes:
-            inside = _pieces(inside, largest_only, fill_holes)
+            inside = solid_pieces(inside, largest_only, fill_holes)
         data = soft_mask(inside, extend_px, soft_edge_px)
         if helix_fraction is not None:
             data = data * _along_axis(namespace(data), data.shape[0], helix_fraction, soft_edge_px)
@@ -222,7 +222,7 @@ def _combine(first: Any, other: Any, threshold: float, how: str) -> Any:
     return first & (other < threshold) if how == "and_not" else first | (other < threshold)
 
 
-def _pieces(inside: Any, largest_only: bool, fill_holes: bool) -> Any:
+def solid_pieces(inside: Any, largest_only: bool, fill_holes: bool) -> Any:
     from scipy import ndimage
 
     out = to_numpy(inside)

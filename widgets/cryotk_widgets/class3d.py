@@ -158,7 +158,7 @@ class ClassView3D(RunView):
         """Return the maps with their shares as one PNG, drawn without a browser."""
         from PIL import Image, ImageDraw
 
-        from cryotk_widgets.pictures import _font
+        from cryotk_widgets.pictures import font_of_size
 
         it = self.shown
         if it is None:
@@ -177,6 +177,6 @@ class ClassView3D(RunView):
             sheet.paste(Image.fromarray(picture), (x, y))
             resolution = f" · {self.resolution[i]:.1f} Å" if self.resolution[i] > 0 else ""
             draw.text(
-                (x + 4, y + edge + 4), f"class {i + 1} · {100 * self.occupancy[i]:.1f} %{resolution}", fill=ink, font=_font(12)
+                (x + 4, y + edge + 4), f"class {i + 1} · {100 * self.occupancy[i]:.1f} %{resolution}", fill=ink, font=font_of_size(12)
             )
         return png_of(sheet)

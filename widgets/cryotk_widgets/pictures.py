@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Sprite", "contact_sheet", "contrast_limits", "flat_images", "png_of", "sprite_of", "to_bytes", "to_tile_bytes"]
+__all__ = ["Sprite", "contact_sheet", "contrast_limits", "flat_images", "font_of_size", "png_of", "sprite_of", "to_bytes", "to_tile_bytes"]
 
 MAX_TILE = 160
 MAX_BYTES = 4_000_000
@@ -100,7 +100,7 @@ def png_of(image: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _font(size: int) -> Any:
+def font_of_size(size: int) -> Any:
     """A font that has Å: matplotlib brings one."""
     from PIL import ImageFont
 
@@ -143,7 +143,7 @@ def contact_sheet(
     """
     from PIL import Image, ImageDraw
 
-    font = _font(11)
+    font = font_of_size(11)
     images, share = flat_images(references), np.nan_to_num(np.asarray(share, float))
     pixels = to_bytes(images, *contrast_limits(images, share))
     known = np.array([float(r) if np.isfinite(r) and 0 < r < 900 else np.inf for r in resolution])

@@ -156,7 +156,7 @@ class PosteriorView(View):
             return b""
         from PIL import Image, ImageDraw
 
-        from cryotk_widgets.pictures import _font
+        from cryotk_widgets.pictures import font_of_size
 
         sheet = Image.new("RGB", (560, 200), (255, 255, 255))
         draw = ImageDraw.Draw(sheet)
@@ -168,9 +168,9 @@ class PosteriorView(View):
         for angle, v in self.angles:
             x = 400 + angle / 180 * 130
             draw.line((x, 150 - 130 * v / tall, x, 150), fill=(230, 159, 0), width=2)
-        draw.text((20, 156), f"class (highest {100 * top:.0f} %)", fill=(27, 27, 31), font=_font(12))
-        draw.text((270, 156), f"in-plane angle (highest {100 * tall:.0f} %)", fill=(27, 27, 31), font=_font(12))
-        draw.text((20, 176), self.summary, fill=(27, 27, 31), font=_font(11))
+        draw.text((20, 156), f"class (highest {100 * top:.0f} %)", fill=(27, 27, 31), font=font_of_size(12))
+        draw.text((270, 156), f"in-plane angle (highest {100 * tall:.0f} %)", fill=(27, 27, 31), font=font_of_size(12))
+        draw.text((20, 176), self.summary, fill=(27, 27, 31), font=font_of_size(11))
         return png_of(sheet)
 
 

@@ -176,10 +176,10 @@ class RefineView(RunView):
                     now = row["iteration"] == self.iteration
                     draw.line(points, fill=ink if now else (120, 160, 200), width=3 if now else 1)
             draw.line((left, top + h * (1 - 0.143), left + w, top + h * (1 - 0.143)), fill=(150, 150, 150))
-        from cryotk_widgets.pictures import _font
+        from cryotk_widgets.pictures import font_of_size
 
-        draw.text((left, top + h + 8), f"iteration {self.iteration}", fill=ink, font=_font(12))
-        draw.text((left, top + h + 24), self.summary, fill=ink, font=_font(12))
+        draw.text((left, top + h + 8), f"iteration {self.iteration}", fill=ink, font=font_of_size(12))
+        draw.text((left, top + h + 24), self.summary, fill=ink, font=font_of_size(12))
         return png_of(sheet)
 
 

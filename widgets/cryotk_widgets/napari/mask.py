@@ -104,11 +104,11 @@ class MaskDock(Dock):
         if self._small is None:
             return None
         from cryotk.maps import soft_mask
-        from cryotk.maps.mask import _pieces
+        from cryotk.maps.mask import solid_pieces
 
         inside = self._small >= float(self.threshold.value)
         if self.largest_only.value or self.fill_holes.value:
-            inside = _pieces(inside, bool(self.largest_only.value), bool(self.fill_holes.value))
+            inside = solid_pieces(inside, bool(self.largest_only.value), bool(self.fill_holes.value))
         return np.asarray(soft_mask(inside, float(self.extension.value) / self._ratio, float(self.edge.value) / self._ratio))
 
     def show_preview(self) -> None:
