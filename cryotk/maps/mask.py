@@ -223,6 +223,7 @@ def _combine(first: Any, other: Any, threshold: float, how: str) -> Any:
 
 
 def solid_pieces(inside: Any, largest_only: bool, fill_holes: bool) -> Any:
+    """Points inside (z, y, x) without the smaller pieces, with their cavities filled, as asked for."""
     from scipy import ndimage
 
     out = to_numpy(inside)
