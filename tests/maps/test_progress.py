@@ -145,8 +145,8 @@ def test_a_bar_appears_after_a_second_only(capsys):
 def test_holes_are_filled_as_scipy_fills_them():
     from scipy import ndimage
 
-    from cryotk.maps.mask import _pieces
+    from cryotk.maps.mask import solid_pieces
 
     inside = np.random.default_rng(3).random((30, 31, 32)) < 0.6
-    assert np.array_equal(_pieces(inside, False, True), ndimage.binary_fill_holes(inside))
-    assert _pieces(np.ones((4, 4, 4), bool), False, True).all() and not _pieces(np.zeros((4, 4, 4), bool), False, True).any()
+    assert np.array_equal(solid_pieces(inside, False, True), ndimage.binary_fill_holes(inside))
+    assert solid_pieces(np.ones((4, 4, 4), bool), False, True).all() and not solid_pieces(np.zeros((4, 4, 4), bool), False, True).any()
