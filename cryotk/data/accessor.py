@@ -314,6 +314,7 @@ class ArrayAccessor:
 
 
 def _save_curve(curve: xr.DataArray, path: Path) -> Path:
+    from cryotk.data.volumes import pixels_to_write
     from cryotk.io import StarBlock, write_star
 
     if curve.dims != ("shell",) or "frequency" not in curve.coords:
@@ -323,11 +324,7 @@ def _save_curve(curve: xr.DataArray, path: Path) -> Path:
         "rlnSpectralIndex": curve["shell"].values,
         "rlnResolution": frequency,
         "rlnAngstromResolution": 1 / frequency,
-        "rlnFourierShellCorrelation": np.asarray(_on_host(curve.data), float),
+        "rlnFourierShellCorrelation": np.asarray(pixels_to_write(curve), float),
     }
     write_star(path, {"fsc": StarBlock("fsc", columns)})
     return path
-
-
-def _on_host(values: Any) -> Any:
-    return values.get() if hasattr(values, "get") else values

@@ -17,7 +17,7 @@ from cryotk.io.mrc import read_header, read_images, read_mrc, write_mrc
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["as_volume", "open_stack", "open_volume", "pixel_size_of", "write_stack", "write_volume"]
+__all__ = ["as_volume", "open_stack", "open_volume", "pixel_size_of", "pixels_to_write", "write_stack", "write_volume"]
 
 
 def _coordinates(shape: tuple[int, ...], axes: tuple[str, ...], pixel_size: float) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def open_stack(path: Any, pixel_size: float | None = None) -> xr.DataArray:
     )
 
 
-def _pixels(data: Any) -> Any:
+def pixels_to_write(data: Any) -> Any:
     """Dask or numpy array of what is to be written."""
     inner = getattr(data, "data", data)
     if hasattr(inner, "dask"):
@@ -190,7 +190,7 @@ def write_volume(volume: Any, path: str | os.PathLike[str], pixel_size: float | 
     pixel_size : float, optional
         Å.
     """
-    write_mrc(Path(path), _pixels(volume), _pixel_size(volume, pixel_size, path), dtype=dtype)
+    write_mrc(Path(path), pixels_to_write(volume), _pixel_size(volume, pixel_size, path), dtype=dtype)
 
 
 def write_stack(stack: Any, path: str | os.PathLike[str], pixel_size: float | None = None, dtype: str = "float32") -> None:
@@ -205,4 +205,4 @@ def write_stack(stack: Any, path: str | os.PathLike[str], pixel_size: float | No
     pixel_size : float, optional
         Å.
     """
-    write_mrc(Path(path), _pixels(stack), _pixel_size(stack, pixel_size, path), is_stack=True, dtype=dtype)
+    write_mrc(Path(path), pixels_to_write(stack), _pixel_size(stack, pixel_size, path), is_stack=True, dtype=dtype)

@@ -72,6 +72,12 @@ class Work:
         return 4.0 * self.n_children
 
     @property
+    def shared_slices(self) -> float:
+        """Memory of the fine slices that all blocks share; 0 where each block makes its own."""
+        all_of_them = 8 * self.n_classes * self.orientations * self.n_children * self.pixels
+        return all_of_them if self.align and not self.local and all_of_them <= CPU.slice_bytes else 0.0
+
+    @property
     def block(self) -> int:
         """Particles of a block."""
         all_samples = 0 if self.is_3d or not self.align else self.n_classes * self.orientations * self.n_offsets * self.samples
@@ -113,9 +119,9 @@ def _of_thread(w: Work) -> float:
     # scores, and lists that lead to them
     lists = (4 * w.samples + 12) * wanted
     slots = w.slots * bytes_of_slot(w.n_children, int(p))
-    own = w.local or 8 * w.n_classes * w.orientations * w.n_children * p > CPU.slice_bytes
-    # slices and rows: of one tile or portion, or rows beside slices that all blocks share
-    fine = lists + (min(1.5 * TILE_BYTES, slots) if own and w.align else min(SHARED_BYTES, 0.6 * slots))
+    # slices and rows: of one tile or portion, or rows beside slices that there are already
+    there_already = w.shared_slices or not w.align
+    fine = lists + (min(SHARED_BYTES, 0.6 * slots) if there_already else min(1.5 * TILE_BYTES, slots))
     coarse = 0.0
     if w.align and not w.local:
         columns = w.n_classes * w.orientations / 2
@@ -132,10 +138,7 @@ def _tables(w: Work) -> tuple[float, float]:
     out = 8 * w.n_offsets * (w.coarse_pixels + 4 * w.pixels) if w.align else 0.0
     more = 4 * 8 * w.n_offsets * w.pixels
     if w.align and not w.local:
-        out += 12 * columns * w.coarse_pixels
-        fine = 2 * columns * w.n_children * 8 * w.pixels
-        if fine <= CPU.slice_bytes:
-            out += fine
+        out += 12 * columns * w.coarse_pixels + w.shared_slices
         more = max(more, 20 * columns * w.coarse_pixels)
     return out, more
 

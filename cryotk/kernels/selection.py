@@ -159,9 +159,9 @@ def select_dense(even, odd, self_term, log_prior_orientation, log_prior_offset, 
     n_parents = 0
     n_samples = 0
     # of an orientation: its significant offsets, then where its next offset goes
-    place = np.empty(n_orient, np.int64)
-    orientations, stretch = np.uint64(n_orient), np.uint64(WIDE)
-    whole = orientations & ~(stretch - np.uint64(1))
+    place, found = np.empty(n_orient, np.int64), np.empty(n_scores, np.uint32)
+    stretch = np.uint64(WIDE)
+    whole = np.uint64(n_scores) & ~(stretch - np.uint64(1))
     for i in range(n_images):
         _coarse_scores(
             i, flat_even, flat_odd, flat_self, log_prior_orientation, log_prior_offset, n_psi, halved, block_class, scores
@@ -169,18 +169,18 @@ def select_dense(even, odd, self_term, log_prior_orientation, log_prior_offset, 
         threshold, number, top, _total = weigh_and_cut(scores, fraction, max_significant, weights, between, powers)
         count[i] = number
         best[i] = top
-        place[:] = 0
         n_here = 0
-        for t in range(n_offsets):
-            row = np.uint64(t) * orientations
-            for first in range(np.uint64(0), orientations, stretch):
-                # most stretches hold none
-                if first < whole and not any_at_least(scores, row + first, threshold):
-                    continue
-                for r in range(first, min(first + stretch, orientations)):
-                    if scores[row + r] >= threshold:
-                        place[r] += 1
-                        n_here += 1
+        for first in range(np.uint64(0), np.uint64(n_scores), stretch):
+            # most stretches hold none
+            if first < whole and not any_at_least(scores, first, threshold):
+                continue
+            for s in range(first, min(first + stretch, np.uint64(n_scores))):
+                if scores[s] >= threshold:
+                    found[n_here] = s
+                    n_here += 1
+        place[:] = 0
+        for s in range(n_here):
+            place[found[s] % n_orient] += 1
         parents = _grown(parents, n_parents + min(n_here, n_orient))
         offset_start = _grown(offset_start, n_parents + min(n_here, n_orient) + 1)
         offsets = _grown(offsets, n_samples + n_here)
@@ -191,15 +191,11 @@ def select_dense(even, odd, self_term, log_prior_orientation, log_prior_offset, 
                 n_samples += place[r]
                 offset_start[n_parents] = n_samples
                 place[r] = n_samples - place[r]
-        for t in range(n_offsets):
-            row = np.uint64(t) * orientations
-            for first in range(np.uint64(0), orientations, stretch):
-                if first < whole and not any_at_least(scores, row + first, threshold):
-                    continue
-                for r in range(first, min(first + stretch, orientations)):
-                    if scores[row + r] >= threshold:
-                        offsets[place[r]] = t
-                        place[r] += 1
+        # offset after offset, so that each orientation's are ascending
+        for s in range(n_here):
+            r = found[s] % n_orient
+            offsets[place[r]] = found[s] // n_orient
+            place[r] += 1
         parent_start[i + 1] = n_parents
     return count, best, parent_start, parents[:n_parents].copy(), offset_start[: n_parents + 1].copy(), offsets[:n_samples].copy()
 

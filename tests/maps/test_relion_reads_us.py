@@ -47,7 +47,7 @@ def test_a_saved_curve_is_what_relion_image_handler_prints(halves, tmp_path):
     curve = ctk.fsc(one, two, compat="relion")
     saved = read_star(curve.cryo.save(tmp_path / "curves"))["fsc"]
     run = subprocess.run(
-        ["relion_image_handler", "--i", one, "--fsc", two, "--angpix", "2"], check=True, capture_output=True, text=True
+        ["relion_image_handler", "--i", one, "--fsc", two, "--angpix", "2"], cwd=tmp_path, check=True, capture_output=True, text=True
     )  # fmt: skip
     (tmp_path / "theirs.star").write_text(run.stdout[run.stdout.index("# version") :])
     theirs = read_star(tmp_path / "theirs.star")["fsc"]
