@@ -296,11 +296,20 @@ class ArrayAccessor:
         -------
         Path
             The file.
+
+        Raises
+        ------
+        DataError
+            When the folder is a file, or a map or stack has no pixel size.
         """
         where = Path(folder)
+        if where.is_file():
+            raise DataError(f"{where} is a file: give a folder, and the name as root=")
+        root = root and root.removesuffix(".mrc").removesuffix(".mrcs").removesuffix(".star")
         where.mkdir(parents=True, exist_ok=True)
         if "shell" in self._da.dims:
             return _save_curve(self._da, where / f"{root or 'fsc'}.star")
+        self._pixel_size()
         is_map = "z" in self._da.dims
         path = where / f"{root or ('volume' if is_map else 'stack')}.{'mrc' if is_map else 'mrcs'}"
         self.write(path)

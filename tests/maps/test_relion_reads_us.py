@@ -64,5 +64,10 @@ def test_maps_and_curves_save_and_draw_themselves(halves, tmp_path):
     assert curve.cryo.save(tmp_path, "mine").name == "mine.star"
     with pytest.raises(ctk.errors.DataError, match="curve over shells"):
         curve.drop_vars("frequency").cryo.save(tmp_path)
+    assert curve.cryo.save(tmp_path, "mine.star").name == "mine.star"
+    with pytest.raises(ctk.errors.DataError, match=r"mine\.star is a file.*give a folder"):
+        curve.cryo.save(tmp_path / "mine.star")
+    with pytest.raises(ctk.errors.DataError, match="no pixel_size in its attrs"):
+        halves.one.drop_vars(["z", "y", "x"]).drop_attrs().cryo.save(tmp_path)
     pytest.importorskip("holoviews")
     assert "Overlay" in type(curve.cryo.plot()).__name__
