@@ -12,6 +12,7 @@ from cryotk.kernels import (
     fine_scores,
     images,
     posterior,
+    relion_rounding,
     selection,
     slice_extraction,
     slice_insertion,
@@ -35,6 +36,7 @@ def run() -> None:
         insert(data, weight, out, np.ones((1, 2), f4), first, eye, kx, ky, 1.0, 2)
         if dims == 3:
             slice_symmetry.add_symmetry_mates(data.copy(), weight.copy(), eye, 2, data, weight)
+    relion_rounding.beyond_the_sphere(relion_rounding.rounded_rotations(np.zeros((1, 3))), kx, ky, 1.0, 2)
     x, mask = np.ones((1, 4, 4), f4), np.ones((4, 4), f4)
     powers = np.zeros(1)
     images.shift_and_mask(x, np.ones(1, f4), np.zeros((1, 2), i8), mask, 1.0, x.copy(), x.copy(), powers)

@@ -10,8 +10,9 @@ import numpy as np
 import scipy.fft
 
 from cryotk.data import image_source, open_particles, open_volume, optics_groups
-from cryotk.errors import DataError
+from cryotk.errors import DataError, SettingsError
 from cryotk.geometry import euler_to_matrix, symmetry_operators
+from cryotk.kernels.relion_rounding import beyond_the_sphere, rounded_rotations
 from cryotk.optics import OpticsGroup, ctf, dose_weight, odd_phase
 from cryotk.projection.predict import group_transform, predict
 from cryotk.projection.reconstruction import Accumulator, wiener_reconstruct
@@ -60,14 +61,16 @@ def _columns(particles: xr.Dataset) -> dict[str, np.ndarray]:
     return table
 
 
-def _poses(table: dict[str, np.ndarray], rows: Any) -> tuple[np.ndarray, np.ndarray]:
+def _poses(
+    table: dict[str, np.ndarray], rows: Any, rotations: Callable[[np.ndarray], np.ndarray] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     n = len(table["optics_group"])
     missing = [a for a in ("angle_rot", "angle_tilt", "angle_psi") if a not in table]
     if len(missing) == 3:
         raise DataError("particles have no angles (rlnAngleRot, rlnAngleTilt, rlnAnglePsi): refine them first")
     angle = [np.asarray(table.get(a, np.zeros(n)), float)[rows] for a in ("angle_rot", "angle_tilt", "angle_psi")]
     shift = np.stack([np.asarray(table.get(s, np.zeros(n)), float)[rows] for s in ("shift_x", "shift_y", "shift_z")], -1)
-    matrices = euler_to_matrix(*angle)
+    matrices = euler_to_matrix(*angle) if rotations is None else rotations(np.stack(angle, -1))
     if "tilt_rotation" in table:
         turn = table["tilt_rotation"][rows]
         matrices, shift = turn @ matrices, np.einsum("nij,nj->ni", turn, shift)
@@ -166,7 +169,8 @@ def _project_rows(reference: FourierReference, groups: dict[int, OpticsGroup], t
 
 def reconstruct(
     particles: Any, symmetry: str = "C1", half: int | None = None, padding: float = 2.0, *, do_ctf: bool = True,
-    phase_flip_only: bool = False, intact_first_peak: bool = False, max_resolution: float | None = None, progress: bool = True,
+    phase_flip_only: bool = False, intact_first_peak: bool = False, max_resolution: float | None = None,
+    compat: str | None = None, progress: bool = True,
 ) -> xr.DataArray:
     """Reconstruct a map from particles at their poses (unregularised, CTF-weighted).
 
@@ -188,6 +192,8 @@ def reconstruct(
     intact_first_peak : bool
     max_resolution : float, optional
         Å.
+    compat : {None, "relion"}
+        "relion": pixels at exactly the radius where the transform ends are in or out as its arithmetic rounds them; else all in.
     progress : bool
         Show a bar when it takes longer than a second.
 
@@ -200,11 +206,15 @@ def reconstruct(
     ------
     DataError
         For missing angles, half-sets or CTF columns, an empty half-set, pixels that are not finite.
+    SettingsError
+        For an unknown ``compat``.
     """
     from tqdm.auto import tqdm
 
     from cryotk.data import as_volume
 
+    if compat not in (None, "relion"):
+        raise SettingsError(f"compat must be None or 'relion', not {compat!r}")
     operators = symmetry_operators(symmetry)
     p = open_particles(particles)
     table = _columns(p)
@@ -241,6 +251,7 @@ def reconstruct(
                 do_ctf,
                 phase_flip_only,
                 intact_first_peak,
+                compat == "relion",
                 bar.update,
             )
     accumulator.symmetrise(operators)
@@ -260,6 +271,7 @@ def _insert_group(
     do_ctf: bool,
     flip: bool,
     intact: bool,
+    rounded: bool,
     done: Callable[[int], object],
 ) -> None:
     n = optics.box_size
@@ -296,8 +308,19 @@ def _insert_group(
             else:
                 f *= c
                 weight = c * c
+        if rounded:
+            matrices = _poses(table, some, rounded_rotations)[0]
+            _leave_out_beyond(accumulator, weight, transform @ matrices, kx, ky)
         accumulator.insert(f, weight, transform @ matrices, kx, ky)
         done(len(some))
+
+
+def _leave_out_beyond(accumulator: Accumulator, weight: np.ndarray, matrices: np.ndarray, kx: np.ndarray, ky: np.ndarray) -> None:
+    """Take the weight of pixels on the very surface of the sphere that RELION's rounding finds outside."""
+    radius = np.linalg.norm(np.linalg.inv(matrices)[:, :, :2] @ np.stack([kx, ky]).astype(float), axis=1).max(axis=0)
+    on = np.nonzero(np.abs(radius * accumulator.padding - accumulator.r_max) < 1e-6)[0]
+    beyond = beyond_the_sphere(matrices, kx[on], ky[on], accumulator.padding, accumulator.r_max)
+    weight[:, on] = np.where(beyond, 0, weight[:, on])
 
 
 def ctf_image(particles: Any, row: int = 0, box_size: int | None = None, pixel_size: float | None = None) -> xr.DataArray:
