@@ -25,9 +25,6 @@ _log = logging.getLogger(__name__)
 
 MAX_LANES_2D, MAX_LANES_3D = 8, 4
 
-SAMPLE_BYTES = 128_000_000
-"""Weights of all fine samples of a block: at a random start nearly all of them count."""
-
 
 def block_size(n: int, pixels: int, backend: Backend = CPU, samples: int = 0) -> int:
     """Particles of a block: bounded memory, at least four blocks; depends only on data set, settings and kind of device.
@@ -35,7 +32,7 @@ def block_size(n: int, pixels: int, backend: Backend = CPU, samples: int = 0) ->
     ``samples`` are the fine samples that one particle may have at most, where they may all count at once.
     """
     by_memory = max(16, backend.block_bytes // (72 * max(pixels, 1)))
-    by_samples = max(16, SAMPLE_BYTES // (4 * max(samples, 1)))
+    by_samples = max(16, backend.sample_bytes // (4 * max(samples, 1)))
     return int(max(1, min(backend.max_block, by_memory, by_samples, -(-n // 4))))
 
 

@@ -70,6 +70,8 @@ class Backend:
     block_bytes = 96_000_000
     """A block of images."""
     max_block = 512
+    sample_bytes = 128_000_000
+    """Weights of all fine samples of a block: at a random start nearly all of them count."""
     coarse_bytes = 16_000_000
     """Scores of the coarse pass held at once."""
     slice_bytes = 192_000_000
@@ -139,6 +141,7 @@ class CudaBackend(Backend):
 
     block_bytes = 1_000_000_000
     max_block = 1024
+    sample_bytes = 2_000_000_000
     coarse_bytes = 1_000_000_000
     # a block that does not fit is halved instead
     slot_bytes = 1 << 62

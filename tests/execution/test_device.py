@@ -195,6 +195,20 @@ def test_the_benchmark_measures_every_pass(cupy, particles, capsys, monkeypatch)
     assert "TFLOP/s" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("case", ["global", "local"])
+def test_the_benchmark_measures_maps_too(cupy, particles, capsys, monkeypatch, case):
+    bench = _bench_gpu()
+    monkeypatch.setattr(bench, "tf32_rate", lambda device, size: None)
+    few = ctk.select_particles(particles, np.arange(16))
+    true = {f"angle_{a}": few[f"true_angle_{a}"] for a in ("rot", "tilt", "psi")} | {f"shift_{a}": few[f"true_shift_{a}"] for a in "xy"}
+    posed = few.assign(true)
+    map_ = ctk.simulate.volume(ctk.simulate.molecule(), 32, 6.0, amplitude=particles.attrs["amplitude"])
+    more = {"initial_lowpass": 25.0, "offset_range_px": 2, "offset_step_px": 2} | ({"initial_sampling": 30} if case == "global" else {})
+    rates = bench.measure(posed, 2, "cuda:0", 170, gemm=64, more=more, case=case, map_=map_)
+    assert {"prepare", "coarse", "slices", "fine", "posterior", "accumulate", "insert", "noise", "whole"} <= set(rates)
+    assert f"{case}: 16 particles of 32 px" in capsys.readouterr().out
+
+
 def test_the_benchmark_says_that_there_is_no_card(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "cupy", None)
     assert _bench_gpu().main([]) == 1
