@@ -325,7 +325,9 @@ def warmup(_args: argparse.Namespace) -> int:
 
     import numpy as np
 
+    from cryotk.execution.device import resolve_device
     from cryotk.io.star_scan import scan_rows
+    from cryotk.jobs.warmup import warm_up
     from cryotk.kernels import warmup as run
     from cryotk.optics import OpticsGroup, ctf
 
@@ -334,6 +336,10 @@ def warmup(_args: argparse.Namespace) -> int:
     run()
     ctf(OpticsGroup(2.0), np.zeros((2, 2)), 1e4, 1e4, 0.0)
     scan_rows(b"1 a\n", 2, {1})
+    device = resolve_device("auto")
+    if device != "cpu":
+        print(f"and those of {device} (once; a minute) ...", flush=True)
+        warm_up(device)
     print(f"ready after {time.perf_counter() - start:.1f} s")
     return 0
 

@@ -40,8 +40,8 @@ class ImageSource(Protocol):
         ...
 
 
-def read_ahead(read: Callable[[T], R], blocks: Sequence[T]) -> Iterator[R]:
-    """Read block after block; while one is worked on, the next is read by a thread of its own.
+def read_ahead(read: Callable[[T], R], blocks: Sequence[T], readers: int = 1) -> Iterator[R]:
+    """Read block after block; while one is worked on, the next ones are read by threads of their own.
 
     Parameters
     ----------
@@ -49,17 +49,19 @@ def read_ahead(read: Callable[[T], R], blocks: Sequence[T]) -> Iterator[R]:
         E.g. :meth:`ImageSource.read`.
     blocks : sequence
         Its arguments, one at a time: indices.
+    readers : int
+        Threads.
 
     Yields
     ------
     object
-        What ``read`` returned, in the order of the blocks. One block more than the caller holds is in memory.
+        What ``read`` returned, in the order of the blocks. ``readers`` blocks more than the caller holds are in memory.
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="cryotk-reader") as reader:
-        coming = [reader.submit(read, block) for block in blocks[:1]]
+    with ThreadPoolExecutor(readers, thread_name_prefix="cryotk-reader") as pool:
+        coming = [pool.submit(read, block) for block in blocks[:readers]]
         for i in range(len(blocks)):
-            here = coming.pop().result()
-            coming = [reader.submit(read, block) for block in blocks[i + 1 : i + 2]]
+            here = coming.pop(0).result()
+            coming += [pool.submit(read, block) for block in blocks[i + readers : i + readers + 1]]
             yield here
 
 
@@ -207,6 +209,7 @@ class StackSource:
         for f in np.unique(files):
             header = self._known_header(int(f))
             here = np.nonzero(files == f)[0]
+            together = here[-1] - here[0] == len(here) - 1
             if header.shape[1:] != (self.box, self.box):
                 raise DataError(
                     f"{header.path}: images are {header.shape[2]} x {header.shape[1]} pixels, particle {index[here[0]] + 1} "
@@ -220,7 +223,10 @@ class StackSource:
                     f"which has {header.shape[0]} images; "
                     "the stack was made anew or belongs to another STAR file"
                 )
-            out[here] = read_images(header, numbers)
+            if together:
+                read_images(header, numbers, out[here[0] : here[-1] + 1])
+            else:
+                out[here] = read_images(header, numbers)
         return out
 
 

@@ -121,8 +121,8 @@ def _byte_order(p: str, raw: bytes, size: int) -> str:
     return min(likely)[1]
 
 
-def read_images(header: MrcHeader, indices: np.ndarray) -> np.ndarray:
-    """Read sections (from 0) of a stack as float32, in the order asked, each run of neighbours in one go.
+def read_images(header: MrcHeader, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Read sections (from 0) of a stack as float32, in the order asked, each run of neighbours in one go; into ``out`` where given.
 
     Raises
     ------
@@ -130,7 +130,8 @@ def read_images(header: MrcHeader, indices: np.ndarray) -> np.ndarray:
         When the file ends before a section.
     """
     index = np.asarray(indices, np.int64)
-    out = np.empty((len(index), *header.shape[1:]), np.float32)
+    if out is None:
+        out = np.empty((len(index), *header.shape[1:]), np.float32)
     if len(index) == 0:
         return out
     top = int(index.max())

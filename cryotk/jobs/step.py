@@ -193,7 +193,7 @@ class StepContext:
 
     def pixels(self, particles: np.ndarray) -> np.ndarray:
         """Read the images of particles of one optics group."""
-        return self.data.read(self.data.images_of(particles)[0])
+        return self.backend.staged(self.data.read(self.data.images_of(particles)[0]))
 
     def prepare(self, particles: np.ndarray, pixels: np.ndarray | None = None) -> Block:
         """Prepare particles of one optics group; their images are read unless ``pixels`` brings them."""
@@ -271,7 +271,7 @@ def _do_lane(
             on_block(len(particles))
         return found
 
-    coming = zip(blocks, read_ahead(context.pixels, blocks), strict=True)
+    coming = zip(blocks, read_ahead(context.pixels, blocks, context.backend.readers), strict=True)
     found = [work(item, None) for item in coming] if threads <= 1 else in_turns(work, coming, threads)
     return step.on_host(sums), [r for some in found for r in some]
 

@@ -79,6 +79,8 @@ class Backend:
     slot_bytes = 160_000_000
     """Slices and sums of the orientations of a block held at once."""
     insert_slices_at_once = 1024
+    readers = 1
+    """Threads that read blocks ahead of each lane."""
     lanes: int | None = None
     """Lanes an iteration is cut into, where that is not the caller's choice."""
     out_of_memory: tuple[type[BaseException], ...] = ()
@@ -110,6 +112,22 @@ class Backend:
     def to_host(self, array: Any) -> np.ndarray:
         """A numpy array from one of this backend."""
         return array
+
+    def staged(self, images: np.ndarray) -> np.ndarray:
+        """Images in host memory that goes to the device fastest; called by the thread that read them."""
+        return images
+
+    def upload(self, images: np.ndarray) -> Any:
+        """What :meth:`staged` gave as float32 on the device; the host's array must not change while it is in use there."""
+        return np.ascontiguousarray(images, np.float32)
+
+    def repeat(self, values: np.ndarray, counts: np.ndarray) -> Any:
+        """``numpy.repeat`` of numpy arrays, made where this backend's arrays are."""
+        return np.repeat(values, counts)
+
+    def insertion_units(self, rows: Any, weights: Any) -> dict[str, Any]:
+        """What ``insert_slices_*`` wants to know of all rows, found once for calls with different ones of them picked."""
+        return {}
 
     def rfft2(self, images: Any) -> Any:
         """Half transforms of a stack, complex64."""
@@ -147,6 +165,7 @@ class CudaBackend(Backend):
     slot_bytes = 1 << 62
     insert_slices_at_once = 16_384
     lanes = 4
+    readers = 3
 
     def __init__(self, cupy: Any, index: int) -> None:
         gpu = Gpu(cupy)
@@ -169,6 +188,30 @@ class CudaBackend(Backend):
     def to_host(self, array: Any) -> np.ndarray:
         """A numpy array from one on the card."""
         return self.xp.asnumpy(array)
+
+    def staged(self, images: np.ndarray) -> np.ndarray:
+        """A copy in page-locked memory, which the device fetches by itself."""
+        memory = self.xp.cuda.alloc_pinned_memory(max(images.size * 4, 1))
+        out = np.frombuffer(memory, np.float32, images.size).reshape(images.shape)
+        out[...] = images
+        return out
+
+    def upload(self, images: np.ndarray) -> Any:
+        """A copy on the card."""
+        out = self.xp.empty(images.shape, np.float32)
+        out.set(np.ascontiguousarray(images, np.float32))
+        return out
+
+    def repeat(self, values: np.ndarray, counts: np.ndarray) -> Any:
+        """``numpy.repeat``; cupy's takes no array of counts."""
+        ends = np.cumsum(counts)
+        row = self.xp.searchsorted(self.to_device(ends), self.xp.arange(int(ends[-1]) if len(ends) else 0), side="right")
+        return self.to_device(values)[row]
+
+    def insertion_units(self, rows: Any, weights: Any) -> dict[str, Any]:
+        """Largest of the rows and of the weights, which set the unit of their integers."""
+        top, bottom, weight = (float(v) for v in self.to_host(self.xp.stack([rows.max(), rows.min(), weights.max()])))
+        return {"tops": (max(top, -bottom), weight)}
 
     def rfft2(self, images: Any) -> Any:
         """Half transforms of a stack, complex64."""

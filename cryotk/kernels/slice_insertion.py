@@ -233,13 +233,15 @@ def _scale(top, n):
     return 2.0 ** (59 - int(np.ceil(np.log2(max(n, 1)))) - int(np.frexp(top)[1])) if top > 0 else 1.0
 
 
-def _insert_cuda(gpu, data, weight, rows, weights, picked, inverse, kx, ky, padding, r_max):
+def _insert_cuda(gpu, data, weight, rows, weights, picked, inverse, kx, ky, padding, r_max, tops):
     if picked.size == 0:
         return
     xp = gpu.xp
     n = len(picked)
+    if tops is None:
+        tops = float(abs(rows).max()), float(weights.max())
     # of all rows, picked or not: rows that are left out are zero or like the others
-    scales = np.float64(_scale(float(abs(rows).max()), n)), np.float64(_scale(float(weights.max()), n))
+    scales = np.float64(_scale(tops[0], n)), np.float64(_scale(tops[1], n))
     integers, weight_integers = xp.zeros((*data.shape, 2), np.int64), xp.zeros(weight.shape, np.int64)
     gpu.launch(
         CUDA_SOURCE, f"insert_slices_{data.ndim}d", gpu.spread(n * len(kx)), 256, integers, weight_integers, *scales,
@@ -252,11 +254,11 @@ def _insert_cuda(gpu, data, weight, rows, weights, picked, inverse, kx, ky, padd
     )  # fmt: skip
 
 
-def insert_slices_3d_cuda(gpu, data, weight, rows, weights, picked, inverse, kx, ky, padding, r_max):
-    """CUDA twin of :func:`insert_slices_numpy` for volumes."""
-    _insert_cuda(gpu, data, weight, rows, weights, picked, inverse, kx, ky, padding, r_max)
+def insert_slices_3d_cuda(gpu, data, weight, rows, weights, picked, inverse, kx, ky, padding, r_max, tops=None):
+    """CUDA twin of :func:`insert_slices_numpy` for volumes; ``tops`` are the largest ``abs(rows)`` and weight, where known."""
+    _insert_cuda(gpu, data, weight, rows, weights, picked, inverse, kx, ky, padding, r_max, tops)
 
 
-def insert_slices_2d_cuda(gpu, data, weight, rows, weights, picked, inverse, kx, ky, padding, r_max):
-    """CUDA twin of :func:`insert_slices_numpy` for images."""
-    _insert_cuda(gpu, data, weight, rows, weights, picked, inverse, kx, ky, padding, r_max)
+def insert_slices_2d_cuda(gpu, data, weight, rows, weights, picked, inverse, kx, ky, padding, r_max, tops=None):
+    """CUDA twin of :func:`insert_slices_numpy` for images; ``tops`` are the largest ``abs(rows)`` and weight, where known."""
+    _insert_cuda(gpu, data, weight, rows, weights, picked, inverse, kx, ky, padding, r_max, tops)

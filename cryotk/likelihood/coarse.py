@@ -112,26 +112,26 @@ def coarse_local(
         poses, s.directions, s.psi, (m.sigma_rot, m.sigma_tilt, m.sigma_psi), operators, options.compat, relaxed
     )
     classes = np.nonzero(np.asarray(m.class_distribution) > 0)[0]
-    n = np.diff(start)
-    # every class repeats the particle's list
+    n, xp = np.diff(start), backend.xp
+    # every class repeats the particle's list: runs of parents (particle, class), each the particle's list
     parent_start = np.concatenate([[0], np.cumsum(n * len(classes))]).astype(np.int64)
-    # positions (particle, class, entry of the particle's list)
-    per = np.repeat(n, len(classes))
-    first = np.cumsum(per) - per
-    within = np.repeat(np.repeat(start[:-1], len(classes)) - first, per) + np.arange(per.sum())
-    of_class = np.repeat(np.tile(classes, len(n)), per)
-    parents = (of_class * s.n_orientations + orientation[within]).astype(np.int32)
+    per, run_class = np.repeat(n, len(classes)), np.tile(classes, len(n))
+    run = backend.repeat(np.arange(len(per)), per)
+    within = there(np.repeat(start[:-1], len(classes)) - (np.cumsum(per) - per))[run] + xp.arange(len(run))
+    parents = there(run_class * s.n_orientations, np.int32)[run] + there(orientation)[within]
+    of_class = there(run_class, np.int32)[run]
     # relative to the mean over the particle's list, as the global prior is relative to its mean
-    parent_prior = prior[within] + np.repeat(np.log(np.maximum(n, 1)), n * len(classes)).astype(np.float32)
+    base = np.log(np.maximum(per, 1)).astype(np.float32)
     if options.compat != "relion" and len(classes) > 1:
         p = np.asarray(m.class_distribution, float)
-        parent_prior = parent_prior + np.log(p[of_class] * len(p)).astype(np.float32)
-    unique, slots = np.unique(parents, return_inverse=True)
+        base += np.log(p[run_class] * len(p)).astype(np.float32)
+    parent_prior = there(prior)[within] + there(base)[run]
+    unique, slots = xp.unique(parents, return_inverse=True)
+    unique = backend.to_host(unique)
     n_offsets = len(s.offsets)
-    offset_start = np.arange(len(parents) + 1, dtype=np.int64) * n_offsets
-    offsets = np.tile(np.arange(n_offsets, dtype=np.int32), len(parents))
-    lists = there(parent_start), there(parent_prior, np.float32)
-    scores = backend.xp.empty(len(offsets), np.float32)
+    offset_start = xp.arange(len(parents) + 1, dtype=np.int64) * n_offsets
+    offsets = (xp.arange(len(parents) * n_offsets, dtype=np.int32) % n_offsets).astype(np.int32, copy=False)
+    scores = xp.empty(len(offsets), np.float32)
     images = backend.xp.ascontiguousarray(block.score_image[:, :, tables.coarse_index])
     weights = backend.xp.ascontiguousarray(block.score_weight[:, tables.coarse_index])
     slot_class, inverse = unique // s.n_orientations, tables.maker.inverses(s.matrices(unique % s.n_orientations))
@@ -161,10 +161,10 @@ def coarse_local(
             tables.coarse_ramps,
             there(start),
             there(part.parent_slot, np.int64),
-            there(parent_prior[own], np.float32),
-            there(of_class[own], np.int32),
-            there(offset_start[: len(out) + 1]),
-            there(offsets[: out.size]),
+            parent_prior[own],
+            of_class[own],
+            offset_start[: len(out) + 1],
+            offsets[: out.size],
             1,
             log_prior_t[some],
             out.reshape(-1),
@@ -172,6 +172,6 @@ def coarse_local(
         if not isinstance(own, slice):
             by_parent[own] = out
     count, _best, new_start, new_parents, new_offset_start, new_offsets, source = backend.select_ragged(
-        scores, lists[0], there(parents), n_offsets, options.adaptive_fraction, options.max_significant
+        scores, there(parent_start), parents, n_offsets, options.adaptive_fraction, options.max_significant
     )
-    return Significant(backend.to_host(count), new_start, new_parents, lists[1][source], new_offset_start, new_offsets)
+    return Significant(backend.to_host(count), new_start, new_parents, parent_prior[source], new_offset_start, new_offsets)

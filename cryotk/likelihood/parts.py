@@ -76,7 +76,11 @@ def parts(sampling: Sampling, tables: GroupTables, post: BlockPosterior, scratch
     everyone = slice(0, len(post.particles))
     if n_slots <= most:
         if own:
-            assert post.slot_class is not None
+            assert post.slot_class is not None and post.slot_orientation is not None
+            if backend.on_device and post.slot_inverse is None:
+                # the insertion wants them again
+                inverse = tables.maker.inverses(sampling.child_matrices(post.slot_orientation))
+                post.slot_inverse = inverse.reshape(n_slots, -1, 3, 3)
             post.slices = _slices(sampling, tables, post, np.arange(n_slots))
         yield Part(everyone, slice(None), None, post.ragged(), post.parent_slot, post.slices, None)
         return

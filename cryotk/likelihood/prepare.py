@@ -295,7 +295,7 @@ class ImagePreparation:
         masked = xp.empty_like(unmasked)
         powers = xp.empty(len(images))
         backend.shift_and_mask(
-            there(images, np.float32), there(norm_factor, np.float32), there(shifts, np.int64), self._mask, self._outside_total,
+            backend.upload(images), there(norm_factor, np.float32), there(shifts, np.int64), self._mask, self._outside_total,
             unmasked, masked, powers,
         )  # fmt: skip
         power = backend.to_host(powers)

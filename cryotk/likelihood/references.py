@@ -84,20 +84,26 @@ class SliceMaker:
         self, accumulators: list[Accumulator], classes: np.ndarray, inverse: np.ndarray, rows: Any, weights: Any, picked: np.ndarray
     ) -> None:
         """The same at :meth:`inverses`."""
-        backend = self.backend
-        for k in np.unique(classes):
-            of_class = np.nonzero(classes == k)[0]
-            for first in range(0, len(of_class), backend.insert_slices_at_once):
-                some = of_class[first : first + backend.insert_slices_at_once]
-                self._insert(accumulators[k], rows, weights, picked[some], inverse[some])
+        if len(picked) == 0:
+            return
+        backend, step = self.backend, self.backend.insert_slices_at_once
+        # class after class, brought to the device in one go
+        order = np.argsort(classes, kind="stable")
+        there, turned = backend.to_device(picked[order]), backend.to_device(inverse[order])
+        units = backend.insertion_units(rows, weights)
+        present, start = np.unique(classes[order], return_index=True)
+        for k, a, b in zip(present, start, [*start[1:], len(order)], strict=True):
+            for first in range(a, b, step):
+                some = slice(first, min(first + step, b))
+                self._insert(accumulators[k], rows, weights, there[some], turned[some], units)
 
-    def _insert(self, accumulator: Accumulator, rows: Any, weights: Any, picked: np.ndarray, inverse: np.ndarray) -> None:
+    def _insert(self, accumulator: Accumulator, rows: Any, weights: Any, picked: Any, inverse: Any, units: dict[str, Any]) -> None:
         backend = self.backend
         insert = backend.insert_slices_3d if accumulator.is_3d else backend.insert_slices_2d
         try:
             insert(
-                accumulator.data, accumulator.weight, rows, weights, backend.to_device(picked), backend.to_device(inverse),
-                self._kx, self._ky, accumulator.padding, accumulator.r_max,
+                accumulator.data, accumulator.weight, rows, weights, picked, inverse, self._kx, self._ky, accumulator.padding,
+                accumulator.r_max, **units,
             )  # fmt: skip
             return
         except backend.out_of_memory:
@@ -106,8 +112,8 @@ class SliceMaker:
                 raise
         backend.free()
         half = len(picked) // 2
-        self._insert(accumulator, rows, weights, picked[:half], inverse[:half])
-        self._insert(accumulator, rows, weights, picked[half:], inverse[half:])
+        self._insert(accumulator, rows, weights, picked[:half], inverse[:half], units)
+        self._insert(accumulator, rows, weights, picked[half:], inverse[half:], units)
 
 
 class CoarseSlices:

@@ -131,3 +131,16 @@ def test_slices_that_do_not_fit_are_made_by_each_block(cupy, particles, referenc
         post = step.posterior(block, context.state.poses[rows])
         results.append([backend.to_host(post.weights), post.log_likelihood])
     assert np.array_equal(results[0][0], results[1][0]) and np.array_equal(results[0][1], results[1][1])
+
+
+def test_warm_up_runs_every_kernel_of_the_jobs(cupy):
+    from cryotk.jobs.warmup import warm_up
+
+    if not getattr(cupy, "stand_in", False):
+        pytest.skip("the stand-in counts")
+    cupy.launched.clear()
+    warm_up("cuda")
+    expected = {"shift_and_mask", "gather_lattice", "shell_power", "ctf_values", "extract_slices_2d", "extract_slices_3d", "shifted_rows", "dense_scores",
+                "count_ragged", "ragged_scores", "posterior_weights", "accumulate_rows", "accumulate_pixels", "sum_shells", "insert_slices_2d",
+                "insert_slices_3d", "add_integers"}  # fmt: skip
+    assert expected <= set(cupy.launched)

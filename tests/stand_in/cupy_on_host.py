@@ -170,6 +170,12 @@ class ndarray:
         transfers["to_host"] += 1
         return self._raw.copy()
 
+    def set(self, values):
+        if not isinstance(values, np.ndarray) or values.dtype != self.dtype or not values.flags.c_contiguous:
+            raise TypeError("set takes a contiguous numpy array of the same type")
+        transfers["to_device"] += 1
+        self._a[...] = values
+
     def copy(self):
         return ndarray(self._a.copy())
 
@@ -385,6 +391,7 @@ class Device:
 
 
 cuda = types.SimpleNamespace(
+    alloc_pinned_memory=bytearray,
     is_available=lambda: True,
     Device=Device,
     runtime=types.SimpleNamespace(getDeviceCount=lambda: _devices[0], getDeviceProperties=lambda i: {"name": b"stand-in"}),
