@@ -16,7 +16,7 @@ import numpy as np
 
 from cryotk.errors import ExecutionError
 
-__all__ = ["Stopped", "Turns", "cut_lanes", "default_threads", "each_lane", "in_turns", "on_cluster", "run_lanes", "tree_sum", "use"]
+__all__ = ["Stopped", "Turns", "cut_lanes", "default_threads", "each_lane", "in_turns", "on_cluster", "run_lanes", "side_by_side", "tree_sum", "use"]
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -59,6 +59,26 @@ def tree_sum(parts: Sequence[T]) -> T:
     while len(items) > 1:
         items = [items[i] + items[i + 1] if i + 1 < len(items) else items[i] for i in range(0, len(items), 2)]  # type: ignore[operator]
     return items[0]
+
+
+def side_by_side(function: Callable[[S], T], items: Sequence[S], threads: int | None = None) -> list[T]:
+    """``function`` of each item, several at a time; results in the order of the items.
+
+    Parameters
+    ----------
+    function : callable
+        What it does for one item must not touch what it does for another.
+    items : sequence
+    threads : int, optional
+        All processors by default.
+    """
+    from threadpoolctl import threadpool_limits
+
+    n = min(threads or default_threads(), len(items))
+    if n <= 1:
+        return [function(item) for item in items]
+    with threadpool_limits(1), ThreadPoolExecutor(n, thread_name_prefix="cryotk-part") as pool:
+        return list(pool.map(function, items))
 
 
 def run_lanes(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cryotk.execution.lanes import on_cluster
+from cryotk.execution.lanes import default_threads, on_cluster
 from cryotk.execution.memory import available_memory
 from cryotk.geometry import euler_to_matrix, healpix, symmetry_operators
 from cryotk.kernels.backends import CPU, Backend
@@ -19,7 +19,7 @@ from cryotk.projection import scratch_folder
 if TYPE_CHECKING:
     from cryotk.jobs.step import StepContext
 
-__all__ = ["MAX_LANES_2D", "MAX_LANES_3D", "block_size", "bytes_of_sums", "cut_blocks", "lanes_at_once", "sums_on_disk"]
+__all__ = ["MAX_LANES_2D", "MAX_LANES_3D", "block_size", "bytes_of_sums", "cut_blocks", "lanes_at_once", "maps_at_once", "sums_on_disk"]
 
 _log = logging.getLogger(__name__)
 
@@ -86,6 +86,16 @@ def bytes_of_sums(n_classes: int, size: int, padding: float, is_3d: bool) -> flo
     """Memory of the accumulators of all classes."""
     r = np.floor(padding * size / 2 + 0.5)
     return float(24 * n_classes * (2 * r + 3) ** (2 if is_3d else 1) * (r + 2))
+
+
+MAPS_BYTES = 256_000_000
+"""Working memory of maps that are made side by side; about half of an accumulator each."""
+
+
+def maps_at_once(context: StepContext, threads: int | None) -> int:
+    """Classes (or half-sets) whose maps the maximisation makes side by side."""
+    one = bytes_of_sums(1, context.size, context.model.padding, context.model.is_3d) / 2
+    return int(np.clip(MAPS_BYTES // one, 1, threads or default_threads()))
 
 
 def lanes_at_once(context: StepContext, most: int) -> int:

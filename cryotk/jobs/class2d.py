@@ -234,6 +234,7 @@ class Class2D(GradientJob):
                 tau2_fudge=s.tau2_fudge, mask_diameter=s.mask_diameter, center_classes=s.center_classes,
                 center_limit_px=s.offset_range_px, align=s.align, compat=s.compat,
             ),
+            threads=self.threads,
         )
         accuracy = estimate_model_accuracy(e.context, e.poses, np.random.default_rng([s.seed, previous.number + 1, 1]))
         model.accuracy_rotation, model.accuracy_translation = accuracy

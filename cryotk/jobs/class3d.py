@@ -247,6 +247,7 @@ class Class3D(VolumeJob):
                 tau2_fudge=s.tau2_fudge, mask_diameter=s.mask_diameter, align=s.align, compat=s.compat, mask=self._mask,
                 do_noise=not plan.correlation, do_scale=not plan.correlation, do_norm=not plan.correlation,
             ),
+            threads=self.threads,
         )
         if plan.correlation:
             if first_alike:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from cryotk.data.refinement import RefinementModel
+from cryotk.execution.lanes import side_by_side
 from cryotk.geometry import symmetry_operators
 from cryotk.jobs.auto_sampling import half_set_resolution_shell
+from cryotk.jobs.blocks import maps_at_once
 from cryotk.jobs.half_sets import prior_from_fsc
 from cryotk.jobs.step import Expectation
 from cryotk.jobs.updates import (
@@ -49,7 +51,12 @@ class MaximizationSettings:
 
 
 def maximize(
-    e: Expectation, settings: MaximizationSettings, fsc: np.ndarray | None = None, *, symmetrised: bool = False
+    e: Expectation,
+    settings: MaximizationSettings,
+    fsc: np.ndarray | None = None,
+    *,
+    symmetrised: bool = False,
+    threads: int | None = 1,
 ) -> tuple[RefinementModel, np.ndarray]:
     """Next model from an expectation.
 
@@ -61,6 +68,8 @@ def maximize(
         Correlation of half-sets, which then sets the prior and the resolution; the reference's own power does otherwise.
     symmetrised : bool
         The sums have their symmetry already.
+    threads : int, optional
+        Classes are done side by side where memory allows; all processors by None.
 
     Returns
     -------
@@ -83,10 +92,11 @@ def maximize(
     mask = settings.mask
     if mask is None:
         mask = particle_mask(n, settings.mask_diameter / (2 * old.pixel_size), dims=3 if old.is_3d else 2)
-    for k in range(k_classes):
+
+    def of_class(k: int) -> None:
         tau2[k] = context.reference_power[k]
         if sums.class_weight[k] <= 0:
-            continue
+            return
         accumulator = sums.accumulators[k]
         if not symmetrised:
             accumulator.symmetrise(operators)
@@ -104,6 +114,9 @@ def maximize(
         if settings.flatten_solvent:
             new *= mask
         references[k] = new
+
+    _ = context.reference_power
+    side_by_side(of_class, range(k_classes), maps_at_once(context, threads))
     total = sums.weight
     distribution = update_class_distribution(sums.class_weight, total)
     directions = old.direction_distribution

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from cryotk.data import Convergence, Iteration, RefinementModel
 from cryotk.errors import SettingsError
+from cryotk.execution.lanes import side_by_side
 from cryotk.geometry import symmetry_operators
 from cryotk.jobs.auto_sampling import (
     AutoSettings,
@@ -21,6 +22,7 @@ from cryotk.jobs.auto_sampling import (
     is_converged,
     next_increment,
 )
+from cryotk.jobs.blocks import maps_at_once
 from cryotk.jobs.bookkeeping import changes
 from cryotk.jobs.half_set_job import HalfSetJob
 from cryotk.jobs.half_sets import half_map_fsc, join_low_resolution, joined_fsc, solvent_corrected_fsc, split_halves
@@ -30,7 +32,7 @@ from cryotk.jobs.references3d import mate_of_half_map, open_references
 from cryotk.jobs.settings import RefinementSettings, draw_seed
 from cryotk.jobs.step import Expectation, StepContext
 from cryotk.jobs.volume_job import Plan, VolumeSettings, order_of_sampling
-from cryotk.projection import FourierReference, wiener_reconstruct
+from cryotk.projection import Accumulator, FourierReference, wiener_reconstruct
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -228,11 +230,14 @@ class Refine3D(HalfSetJob):
         clock = time.perf_counter()
         operators = symmetry_operators(s.symmetry)
         first, second = (p.sums.accumulators[0] for p in e.parts)
-        for accumulator in (first, second):
-            accumulator.symmetrise(operators)
-        self._made_half_maps = None
-        if plan.final or s.solvent_flatten_fsc:
-            self._made_half_maps = np.stack([wiener_reconstruct(a) for a in (first, second)]).astype(np.float32)
+        at_once = maps_at_once(e.parts[0].context, self.threads)
+
+        def completed(a: Accumulator) -> np.ndarray | None:
+            a.symmetrise(operators)
+            return wiener_reconstruct(a).astype(np.float32) if plan.final or s.solvent_flatten_fsc else None
+
+        made = [m for m in side_by_side(completed, (first, second), at_once) if m is not None]
+        self._made_half_maps = np.stack(made) if made else None
         box = previous.model.box_size * previous.model.pixel_size
         join_low_resolution(first, second, int(np.ceil(box / max(s.join_below, previous.model.current_resolution))))
         if s.solvent_flatten_fsc and self._mask is not None:
@@ -250,7 +255,7 @@ class Refine3D(HalfSetJob):
         if plan.final:
             model, norm, self._made_half2 = *self._join(e, fsc, settings), None
         else:
-            (model, norm), (other, other_norm) = (maximize(p, settings, fsc, symmetrised=True) for p in e.parts)
+            (model, norm), (other, other_norm) = side_by_side(lambda p: maximize(p, settings, fsc, symmetrised=True), e.parts, at_once)
             second_images, _ = self.data.images_of(self._rows(2))
             norm[second_images] = other_norm[second_images]
             # one window and one resolution for both

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from cryotk.kernels.half_volumes import power_in_shells
 from cryotk.projection import FourierReference
-from cryotk.projection.half_transform import half_radius_squared
 from cryotk.projection.padded import HalfGrid
 
 __all__ = [
@@ -45,14 +45,14 @@ def reference_power(reference: FourierReference, n_shells: int) -> np.ndarray:
     shell[-1] = n_shells
     total, count = np.zeros((2, n_shells + 1))
     if reference.is_3d:
-        grid = HalfGrid(r_max)
-        parts = ((slice(a, b), grid.radius_squared(a, b)) for a, b in grid.slabs())
+        parts = [(a - (r_max + 1), data[a:b]) for a, b in HalfGrid(r_max).slabs()]
     else:
-        parts = iter([(slice(None), np.minimum(half_radius_squared(r_max, 2), r_max**2 + 1))])
-    for some, r2 in parts:
-        bins, values = shell[r2.ravel()], data[some].astype(np.complex128).ravel()
-        total += np.bincount(bins, values.real**2 + values.imag**2, n_shells + 1)
-        count += np.bincount(bins, minlength=n_shells + 1)
+        parts = [(0, data[None])]
+    for z0, planes in parts:
+        of_slab = np.zeros((2, n_shells + 1))
+        power_in_shells(planes, z0, r_max, shell, *of_slab)
+        total += of_slab[0]
+        count += of_slab[1]
     return np.where(count > 0, total / np.maximum(count, 1), 0.0)[:n_shells] / 2
 
 

@@ -120,7 +120,7 @@ class GradientJob(RefinementJob):
         if self._momenta is None:
             self._momenta = self._no_momenta(previous.model)
         settings = self._batch_settings(schedule, number)
-        model, momenta, report = maximize_batch(e, self._momenta, settings)
+        model, momenta, report = maximize_batch(e, self._momenta, settings, self.threads)
         self._set_accuracies(e, model, number)
         b, old = e.batch, self._state
         operators = symmetry_operators(e.context.sampling_settings.symmetry) if model.is_3d else None

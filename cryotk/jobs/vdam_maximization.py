@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from cryotk.data.refinement import RefinementModel
+from cryotk.execution.lanes import side_by_side
 from cryotk.geometry import symmetry_operators
+from cryotk.jobs.blocks import maps_at_once
 from cryotk.jobs.maximization import MIN_RESOLUTION_SHELL
 from cryotk.jobs.updates import (
     centre_of_mass_shift,
@@ -47,7 +49,7 @@ class BatchSettings:
 
 
 def maximize_batch(
-    e: BatchExpectation, momenta: list[Momentum], settings: BatchSettings
+    e: BatchExpectation, momenta: list[Momentum], settings: BatchSettings, threads: int | None = 1
 ) -> tuple[RefinementModel, list[Momentum], dict[str, float]]:
     """Next model and momenta from a mini-batch.
 
@@ -57,6 +59,8 @@ def maximize_batch(
     momenta : list of Momentum
         One per class, before; they are not changed.
     settings : BatchSettings
+    threads : int, optional
+        Classes are done side by side where memory allows; all processors by None.
 
     Returns
     -------
@@ -81,10 +85,11 @@ def maximize_batch(
     power = np.zeros(k_classes)
     steps = class_step_sizes(s.step, before)
     mean_ctf2 = _mean_ctf2(e)
-    for k in range(k_classes):
+
+    def of_class(k: int) -> None:
         tau2[k] = context.reference_power[k]
         if before[k] <= 0:
-            continue
+            return
         first, second = e.halves[0].accumulators[k].copy(), e.halves[1].accumulators[k].copy()
         first.symmetrise(operators)
         second.symmetrise(operators)
@@ -92,6 +97,9 @@ def maximize_batch(
         ratio[k], noise_ref[k], complete[k] = statistics.data_vs_prior, statistics.reference_noise, statistics.completeness
         references[k], report = update_map(references[k], momenta[k], (first, second), steps[k], s.tau2_fudge)
         power[k] = report.gradient_power
+
+    _ = context.reference_power
+    side_by_side(of_class, range(k_classes), maps_at_once(context, threads))
     replaced = inactive_class(distribution, power, s.inactivity_threshold)
     if replaced is not None:
         _replace(replaced, references, np.asarray(old.references), momenta, s.compat)

@@ -10,6 +10,7 @@ from cryotk.kernels import (
     coarse_rows,
     ctf_values,
     fine_scores,
+    half_volumes,
     images,
     posterior,
     relion_rounding,
@@ -37,6 +38,11 @@ def run() -> None:
         if dims == 3:
             slice_symmetry.add_symmetry_mates(data.copy(), weight.copy(), eye, 2, data, weight)
     relion_rounding.beyond_the_sphere(relion_rounding.rounded_rotations(np.zeros((1, 3))), kx, ky, 1.0, 2)
+    bins, ones = np.zeros(6, i8), np.ones(6)
+    half_volumes.power_in_shells(np.zeros((1, 7, 4), np.complex64), 0, 2, bins, np.zeros(1), np.zeros(1))
+    half_volumes.weight_statistics(np.ones((1, 7, 4)), 0, 2, bins, ones, ones, 1e-3, np.zeros((4, 1)))
+    half_volumes.weight_in_rings(np.ones((1, 7, 4)), 0, 2, bins, ones, 1e-3, np.zeros(1), np.zeros(1))
+    half_volumes.divide_by_weight(np.zeros((1, 7, 4), complex), np.ones((1, 7, 4)), 0, 2, bins * 0.0, ones, 1e-3, np.zeros((1, 7, 4), complex))
     x, mask = np.ones((1, 4, 4), f4), np.ones((4, 4), f4)
     powers = np.zeros(1)
     images.shift_and_mask(x, np.ones(1, f4), np.zeros((1, 2), i8), mask, 1.0, x.copy(), x.copy(), powers)

@@ -29,14 +29,15 @@ def particle_mask(box: int, radius_px: float, edge_px: float = MASK_EDGE_PX, dim
     -------
     (box,) * dims float32
     """
-    k = (np.arange(box) - box // 2).astype(float) ** 2
+    k = (np.arange(box) - box // 2) ** 2
+    r = np.sqrt(np.arange(dims * (box // 2) ** 2 + 1))
+    outside = 0.5 + 0.5 * np.cos(np.pi * (radius_px + edge_px - r) / edge_px)
+    table = np.where(r < radius_px, 1.0, np.where(r > radius_px + edge_px, 0.0, 1.0 - outside)).astype(np.float32)
     out = np.empty((box,) * dims, np.float32)
     # a plane at a time: large volumes would need several arrays of their size
     for first in range(0, box, 1 if dims == 3 else box):
         some = slice(first, first + 1) if dims == 3 else slice(None)
-        r = np.sqrt(sum(np.meshgrid(k[some], *[k] * (dims - 1), indexing="ij", sparse=True)))
-        outside = 0.5 + 0.5 * np.cos(np.pi * (radius_px + edge_px - r) / edge_px)
-        out[some] = np.where(r < radius_px, 1.0, np.where(r > radius_px + edge_px, 0.0, 1.0 - outside))
+        out[some] = table[sum(np.meshgrid(k[some], *[k] * (dims - 1), indexing="ij", sparse=True))]
     return out
 
 

@@ -106,10 +106,7 @@ def sinc_squared(box: int, padding: float, dims: int, planes: tuple[int, int] | 
     planes : (int, int), optional
         First and last plane to give; all by default.
     """
-    k = (np.arange(box) - box // 2).astype(float) ** 2
+    k = (np.arange(box) - box // 2) ** 2
     axes = [k if planes is None else k[slice(*planes)]] + [k] * (dims - 1)
-    r = np.sqrt(sum(np.meshgrid(*axes, indexing="ij", sparse=True)))
-    r /= box * padding
-    out = np.sinc(r)
-    out *= out
-    return out
+    table = np.sinc(np.sqrt(np.arange(dims * (box // 2) ** 2 + 1)) / (box * padding)) ** 2
+    return np.asarray(table[sum(np.meshgrid(*axes, indexing="ij", sparse=True))])

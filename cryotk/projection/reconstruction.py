@@ -8,15 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.fft
 
+from cryotk.kernels.half_volumes import divide_by_weight, weight_in_rings, weight_statistics
 from cryotk.kernels.slice_insertion import insert_slices_2d, insert_slices_3d
 from cryotk.kernels.slice_symmetry import add_symmetry_mates
-from cryotk.projection.half_transform import (
-    centre_signs,
-    half_radius_squared,
-    half_shape,
-    paste_half,
-    sinc_squared,
-)
+from cryotk.projection.half_transform import centre_signs, half_shape, paste_half, sinc_squared
 from cryotk.projection.padded import HalfGrid, map_of_half, slabs
 from cryotk.projection.reference import invert
 
@@ -120,7 +115,7 @@ class ShellStatistics:
 
 
 class _Shells:
-    """Shells of an accumulator's points, and sums over them, a slab at a time.
+    """Shells of an accumulator's points, and its planes, a slab at a time.
 
     Squared radii are whole numbers, so that what depends on the radius is a short table.
     """
@@ -131,16 +126,14 @@ class _Shells:
         self.r = np.sqrt(self.r2) / accumulator.padding
         self.shell = np.floor(self.r + 0.5).astype(np.int64)
 
-    def slabs(self) -> Iterator[tuple[int, int, np.ndarray]]:
-        """First and last plane, and squared radii: ``r_max**2 + 1`` for all beyond."""
+    def slabs(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Frequency z of the first plane, data and weight of the planes (n, Y, X); averages are one plane."""
         a = self.accumulator
-        if a.is_3d:
-            grid = HalfGrid(a.r_max)
-            for first, last in grid.slabs():
-                yield first, last, grid.radius_squared(first, last)
-        else:
-            r2 = half_radius_squared(a.r_max, 2)
-            yield 0, len(r2), np.minimum(r2, a.r_max**2 + 1)
+        if not a.is_3d:
+            yield 0, a.data[None], a.weight[None]
+            return
+        for first, last in HalfGrid(a.r_max).slabs():
+            yield first - (a.r_max + 1), *a.planes(first, last)
 
 
 def _inverse_prior(accumulator: Accumulator, prior_power: np.ndarray, tau2_fudge: float, shell: np.ndarray) -> np.ndarray:
@@ -148,14 +141,6 @@ def _inverse_prior(accumulator: Accumulator, prior_power: np.ndarray, tau2_fudge
     tau2 = np.asarray(prior_power, float)[np.minimum(shell, len(prior_power) - 1)]
     oversampling = accumulator.padding**accumulator.dims
     return np.where(tau2 > 0, 1.0 / (oversampling * tau2_fudge * np.where(tau2 > 0, tau2, 1)), -1.0)
-
-
-def _regularised(inverse: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Inverse prior of each point: where there is none, one that the data never outweigh."""
-    out = inverse.copy()
-    none = np.nonzero(out < 0)
-    out[none] = 1.0 / np.maximum(WEIGHT_FLOOR * weight[none], 1e-300)
-    return out
 
 
 def shell_statistics(
@@ -182,19 +167,16 @@ def shell_statistics(
     # points at r_max and beyond, and shells beyond the box, are gathered in one bin more
     shell = np.where((tables.r2 < accumulator.r_max**2) & (tables.shell < n_shells), tables.shell, n_shells)
     inverse_of = _inverse_prior(accumulator, prior_power, tau2_fudge, tables.shell)
-    ctf2 = None if mean_ctf_squared is None else np.maximum(np.asarray(mean_ctf_squared)[np.minimum(shell, n_shells - 1)], 1e-12)
-    count, total, ratio, complete = np.zeros((4, n_shells + 1))
-    for first, last, r2 in tables.slabs():
-        weight = accumulator.planes(first, last)[1].ravel()
-        r2 = r2.ravel()
-        bins = shell[r2]
-        inverse = _regularised(inverse_of[r2], weight)
-        if ctf2 is not None:
-            inverse /= ctf2[r2]
-        count += np.bincount(bins, minlength=n_shells + 1)
-        total += np.bincount(bins, weight, n_shells + 1)
-        ratio += np.bincount(bins, weight / inverse, n_shells + 1)
-        complete += np.bincount(bins, weight >= inverse, n_shells + 1)
+    ctf2 = np.ones(len(shell))
+    if mean_ctf_squared is not None:
+        ctf2 = np.maximum(np.asarray(mean_ctf_squared, float)[np.minimum(shell, n_shells - 1)], 1e-12)
+    sums = np.zeros((4, n_shells + 1))
+    for z0, _, weight in tables.slabs():
+        # a slab's sums of their own: what is added stays of like size
+        of_slab = np.zeros_like(sums)
+        weight_statistics(weight, z0, accumulator.r_max, shell, inverse_of, ctf2, WEIGHT_FLOOR, of_slab)
+        sums += of_slab
+    count, total, ratio, complete = sums
     count, total, ratio, complete = (v[:n_shells] for v in (count, total, ratio, complete))
     points = np.maximum(count, 1)
     mean = total / points * accumulator.padding**accumulator.dims
@@ -232,36 +214,32 @@ def wiener_reconstruct(
     """
     n, dims, pad, r_max = accumulator.box, accumulator.dims, accumulator.padding, accumulator.r_max
     tables = _Shells(accumulator)
-    inverse_of = None
+    inverse_of = np.zeros(len(tables.shell))
     if prior_power is not None:
         inverse_of = _inverse_prior(accumulator, prior_power, tau2_fudge, tables.shell)
         inverse_of[tables.shell < first_shell] = 0
-
-    def denominator(weight: np.ndarray, r2: np.ndarray) -> np.ndarray:
-        return weight if inverse_of is None else weight + _regularised(inverse_of[r2], weight)
 
     # the floor keeps poorly covered points from blowing up
     ring = np.minimum(np.floor(tables.r).astype(np.int64), max(r_max // max(int(pad), 1) - 1, 0))
     n_rings = int(ring.max()) + 1
     bins = np.where(tables.r2 < r_max**2, ring, n_rings)
     count, total = np.zeros((2, n_rings + 1))
-    for first, last, r2 in tables.slabs():
-        count += np.bincount(bins[r2].ravel(), minlength=n_rings + 1)
-        total += np.bincount(bins[r2].ravel(), denominator(accumulator.planes(first, last)[1], r2).ravel(), n_rings + 1)
+    for z0, _, weight in tables.slabs():
+        of_slab = np.zeros((2, n_rings + 1))
+        weight_in_rings(weight, z0, r_max, bins, inverse_of, WEIGHT_FLOOR, *of_slab)
+        count += of_slab[0]
+        total += of_slab[1]
     floor = (WEIGHT_FLOOR * total[:n_rings] / np.maximum(count[:n_rings], 1))[ring]
 
-    def ratio(first: int, last: int, r2: np.ndarray) -> np.ndarray:
-        data, weight = accumulator.planes(first, last)
-        den = np.maximum(denominator(weight, r2), floor[r2])
-        den[(r2 > r_max**2) | ~(den > 0)] = np.inf
-        return data / den
+    def ratio(z0: int, data: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        out = np.empty(data.shape, np.complex128)
+        divide_by_weight(data, weight, z0, r_max, inverse_of, floor, WEIGHT_FLOOR, out)
+        return out
 
     if dims == 2:
-        r2 = next(tables.slabs())[2]
-        return inverse_transform(ratio(0, len(r2), r2), r_max, n, pad, sphere) / sinc_squared(n, pad, dims)
-    grid = HalfGrid(r_max)
+        return inverse_transform(ratio(*next(tables.slabs()))[0], r_max, n, pad, sphere) / sinc_squared(n, pad, dims)
     m = 2 * int(np.ceil(n * pad / 2))
-    out = map_of_half(lambda first, last: ratio(first, last, grid.radius_squared(first, last)), r_max, n, m)
+    out = map_of_half(lambda first, last: ratio(first - (r_max + 1), *accumulator.planes(first, last)), r_max, n, m)
     out *= n**2
     if sphere:
         _sphere(out, n)
@@ -301,13 +279,14 @@ def inverse_transform(half: np.ndarray, r_max: int, box: int, padding: float, sp
 
 def _sphere(map_: np.ndarray, n: int, edge: float = 3.0) -> None:
     """Replace what lies outside the inscribed sphere by its mean, over a soft edge beyond n / 2, in place."""
-    k = (np.arange(n) - n // 2).astype(float) ** 2
+    k = (np.arange(n, dtype=np.int32) - n // 2) ** 2
     plane = k[:, None] + k if map_.ndim == 3 else k
+    r = np.sqrt(np.arange(map_.ndim * (n // 2) ** 2 + 1))
+    soft = np.clip((n / 2 + edge - r) / edge, 0, 1)
+    outside_of = np.where(r < n / 2, 0.0, 0.5 + 0.5 * np.cos(np.pi * soft))
 
     def outside(first: int, last: int) -> np.ndarray:
-        r = np.sqrt(k[first:last].reshape(-1, *(1,) * plane.ndim) + plane)
-        soft = np.clip((n / 2 + edge - r) / edge, 0, 1)
-        return np.where(r < n / 2, 0.0, 0.5 + 0.5 * np.cos(np.pi * soft))
+        return outside_of[k[first:last].reshape(-1, *(1,) * plane.ndim) + plane]
 
     parts = list(slabs(n, plane.size))
     total = weight = 0.0
