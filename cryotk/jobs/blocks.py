@@ -100,8 +100,11 @@ def maps_at_once(context: StepContext, threads: int | None) -> int:
 
 def lanes_at_once(context: StepContext, most: int) -> int:
     """Lanes whose sums are in memory together; the others wait, and threads share the blocks of those that are under way."""
-    if context.backend.on_device or on_cluster():
+    if on_cluster():
         return most
+    if context.backend.on_device:
+        # a card does one thing at a time, and threads that take turns in Python wait for each other
+        return min(most, len(context.devices))
     m = context.model
     one = bytes_of_sums(m.n_classes, context.size, m.padding, m.is_3d)
     # and the total

@@ -175,8 +175,7 @@ class CudaBackend(Backend):
 
         super().__init__(f"cuda:{index}", cupy, find)
         self.index = index
-        # one reads and prepares while the kernels of the other run
-        self._turns = threading.Semaphore(2)
+        self._turn = threading.Lock()
         self.out_of_memory = (cupy.cuda.memory.OutOfMemoryError,)
         with self.use():
             self.slice_bytes = int(0.3 * cupy.cuda.Device().mem_info[1])
@@ -222,8 +221,8 @@ class CudaBackend(Backend):
         return self.xp.cuda.Device(self.index)
 
     def turn(self) -> Any:
-        """Context that lets in two lanes at once."""
-        return self._turns
+        """Context that lets in one lane at a time."""
+        return self._turn
 
     def free(self) -> None:
         """Give unused memory back to the device."""

@@ -169,15 +169,16 @@ class Accumulation:
             classes = post.slot_class[slots]
         if post.slot_orientation is not None:
             orientation = post.slot_orientation[slots]
-        if post.slot_inverse is not None:
-            inverse = post.slot_inverse[slots].reshape(-1, 3, 3)
-        else:
-            inverse = tables.maker.inverses(s.child_matrices(orientation))
-        classes = np.repeat(classes, n_children)
         rows = rows.reshape(-1, *rows.shape[2:])
         row_weights = row_weights.reshape(-1, row_weights.shape[-1])
         used = np.nonzero(backend.to_host(row_weights[:, 0] > 0))[0]
-        tables.maker.insert_at(sums.accumulators, classes[used], inverse[used], rows, row_weights, used)
+        slot, child = np.divmod(used, n_children)
+        if post.slot_inverse is not None:
+            inverse = post.slot_inverse[slots[slot], child]
+        else:
+            different, at = np.unique(slot, return_inverse=True)
+            inverse = tables.maker.inverses(s.child_matrices(orientation[different])).reshape(-1, n_children, 3, 3)[at, child]
+        tables.maker.insert_at(sums.accumulators, classes[slot], inverse, rows, row_weights, used)
 
     def _add_noise(self, sums: Sums, block: Block, tables: GroupTables, noise: np.ndarray, per_image: np.ndarray,
                    per_particle: np.ndarray, result: BlockResult, norm_old: np.ndarray, norm_average: float,
