@@ -26,14 +26,28 @@ _log = logging.getLogger(__name__)
 MAX_LANES_2D, MAX_LANES_3D = 8, 4
 
 
-def block_size(n: int, pixels: int, backend: Backend = CPU, samples: int = 0) -> int:
-    """Particles of a block: bounded memory, at least four blocks; depends only on data set, settings and kind of device.
+def block_size(n: int, pixels: int, backend: Backend = CPU, samples: int = 0, *, tiled: bool = False) -> int:
+    """Particles of a block: bounded memory; depends only on data set, settings and kind of device.
 
-    ``samples`` are the fine samples that one particle may have at most, where they may all count at once.
+    ``samples`` are the fine samples that one particle may have at most, where they may all count at once. There are at least four
+    blocks for threads to share, unless blocks are ``tiled``: then each makes and inserts all slices anew, so that few pay, and
+    threads share the tiles of a block.
     """
     by_memory = max(16, backend.block_bytes // (72 * max(pixels, 1)))
     by_samples = max(16, backend.sample_bytes // (4 * max(samples, 1)))
-    return int(max(1, min(backend.max_block, by_memory, by_samples, -(-n // 4))))
+    most = int(max(1, min(backend.max_block, by_memory, by_samples)))
+    if tiled and not backend.on_device:
+        return max(1, -(-n // -(-n // most)))
+    return int(max(1, min(most, -(-n // 4))))
+
+
+def makes_slices_by_block(context: StepContext) -> bool:
+    """Whether all particles are compared with all orientations, and memory does not hold the fine slices of these."""
+    m, s = context.model, context.sampling
+    if not m.is_3d or not context.settings.align or context.local:
+        return False
+    pixels = int(np.pi / 8 * context.size**2) + context.size
+    return m.n_classes * s.n_orientations * s.n_children * 8 * pixels > context.backend.slice_bytes
 
 
 def fine_samples_2d(context: StepContext) -> int:
@@ -71,7 +85,9 @@ def cut_blocks(context: StepContext) -> list[np.ndarray]:
         if context.local or (context.model.is_3d and not context.settings.align):
             symmetry = context.settings.relax_symmetry or context.sampling_settings.symmetry
             rows = _neighbours_together(rows, context.state.poses[rows], symmetry)
-        per = block_size(len(everyone), int(0.4 * size * size) + 1, context.backend, fine_samples_2d(context))
+        per = block_size(
+            len(everyone), int(0.4 * size * size) + 1, context.backend, fine_samples_2d(context), tiled=makes_slices_by_block(context)
+        )
         out += [rows[i : i + per] for i in range(0, len(rows), per)]
     return out
 

@@ -85,7 +85,8 @@ class Work:
             # a lane of each pseudo half is one block
             most = block_size(4 * self.n_particles, int(0.4 * self.size**2) + 1)
             return int(max(1, min(most, -(-self.n_particles // 2))))
-        return block_size(max(self.n_particles // self.halves, 1), int(0.4 * self.size**2) + 1, samples=int(all_samples))
+        tiled = self.is_3d and self.align and not self.local and not self.shared_slices
+        return block_size(max(self.n_particles // self.halves, 1), int(0.4 * self.size**2) + 1, samples=int(all_samples), tiled=tiled)
 
     @property
     def slots(self) -> float:

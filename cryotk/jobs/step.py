@@ -22,6 +22,7 @@ from cryotk.jobs.particle_set import ParticleSet
 from cryotk.jobs.updates import coarse_window, image_window, reference_power
 from cryotk.kernels.backends import CPU, Backend
 from cryotk.likelihood.expectation import ExpectationOptions, ExpectationStep
+from cryotk.likelihood.parts import Run, one_by_one
 from cryotk.likelihood.posterior import BlockPosterior
 from cryotk.likelihood.prepare import Block, ImagePreparation
 from cryotk.likelihood.sampling import Sampling
@@ -210,10 +211,10 @@ class StepContext:
                 particles, images, start, self.state.shifts[particles], factor, scales, not self.settings.align,
             )
 
-    def posterior(self, block: Block) -> BlockPosterior:
-        """Posterior of a prepared block."""
+    def posterior(self, block: Block, run: Run = one_by_one) -> BlockPosterior:
+        """Posterior of a prepared block, whose parts ``run`` does."""
         with self.backend.use():
-            return self.step.posterior(block, self.state.poses[block.particles])
+            return self.step.posterior(block, self.state.poses[block.particles], run=run)
 
 
 @dataclass
@@ -261,12 +262,16 @@ def _do_lane(
     with context._lock:
         step = context.step
     sums = step.empty_sums(len(context.data.group_names))
+    # threads beyond the number of blocks share the parts of a block
+    inner = 1 if step.backend.on_device else max(1, threads // len(blocks))
+    threads = min(threads, len(blocks))
+    run: Run = partial(in_turns, threads=inner) if inner > 1 else one_by_one
 
     def work(item: tuple[np.ndarray, np.ndarray], ready: Callable[[], None] | None) -> list[Any]:
         particles, pixels = item
         if stop is not None and stop.is_set():
             raise Stopped
-        found = _fitting(context, step, sums, particles, pixels, ready)
+        found = _fitting(context, step, sums, particles, pixels, ready, run)
         if on_block is not None:
             on_block(len(particles))
         return found
@@ -280,11 +285,11 @@ Ready = Callable[[], None] | None
 
 
 def _fitting(
-    context: StepContext, step: ExpectationStep, sums: Sums, particles: np.ndarray, pixels: np.ndarray, ready: Ready
+    context: StepContext, step: ExpectationStep, sums: Sums, particles: np.ndarray, pixels: np.ndarray, ready: Ready, run: Run
 ) -> list[Any]:
     """Do one block, in halves where the device's memory is too small for it."""
     try:
-        return [_do_block(context, step, sums, particles, pixels, ready)]
+        return [_do_block(context, step, sums, particles, pixels, ready, run)]
     except step.backend.out_of_memory:
         if len(particles) == 1:
             raise
@@ -292,23 +297,23 @@ def _fitting(
     half = len(particles) // 2
     first = len(context.data.images_of(particles[:half])[0])
     return [
-        *_fitting(context, step, sums, particles[:half], pixels[:first], ready),
-        *_fitting(context, step, sums, particles[half:], pixels[first:], ready),
+        *_fitting(context, step, sums, particles[:half], pixels[:first], ready, run),
+        *_fitting(context, step, sums, particles[half:], pixels[first:], ready, run),
     ]
 
 
 def _do_block(
-    context: StepContext, step: ExpectationStep, sums: Sums, particles: np.ndarray, pixels: np.ndarray, ready: Ready
+    context: StepContext, step: ExpectationStep, sums: Sums, particles: np.ndarray, pixels: np.ndarray, ready: Ready, run: Run
 ) -> tuple[Any, np.ndarray]:
     clock = time.perf_counter()
     block = context.prepare(particles, pixels)
     step._lap("prepare", clock)
     poses = context.state.poses[particles]
-    post = context.posterior(block)
+    post = context.posterior(block, run)
     result = step.result(block, post, poses)
     norm = context.state.norm[block.images]
     groups = context.data.columns.scale_group[block.images]
-    step.accumulate(sums, block, post, result, norm, context.model.norm_average, groups, ready)
+    step.accumulate(sums, block, post, result, norm, context.model.norm_average, groups, ready, run)
     return result, block.images
 
 

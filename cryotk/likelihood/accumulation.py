@@ -10,7 +10,7 @@ import numpy as np
 
 from cryotk.data.refinement import RefinementModel
 from cryotk.kernels.backends import Backend
-from cryotk.likelihood.parts import parts
+from cryotk.likelihood.parts import Part, Run, one_by_one, parts
 from cryotk.likelihood.portions import Scratch
 from cryotk.likelihood.posterior import BlockPosterior, BlockResult
 from cryotk.likelihood.prepare import Block
@@ -54,6 +54,7 @@ class Accumulation:
         norm_average: float,
         scale_group: np.ndarray,
         ready: Callable[[], None] | None = None,
+        run: Run = one_by_one,
     ) -> None:
         """Add a block's contribution to ``sums`` and set ``result.norm_correction``.
 
@@ -66,6 +67,8 @@ class Accumulation:
         scale_group : (I,) int
         ready : callable, optional
             Called before anything is added to ``sums``; returns when it is this block's turn.
+        run : callable, optional
+            Does the parts of the block.
         """
         tables = self.tables[block.optics_group]
         m, s = self.model, self.sampling
@@ -73,7 +76,8 @@ class Accumulation:
             post.drop(result.flagged)
         backend, xp, there = self.backend, self.backend.xp, self.backend.to_device
         noise = xp.zeros((len(block.images), tables.prepare.optics.box_size // 2 + 1))
-        per_image = there(np.stack([block.scale, 0 * block.scale, 0 * block.scale], -1))
+        blank = there(np.stack([block.scale, 0 * block.scale, 0 * block.scale], -1))
+        per_image = blank.copy()
         per_particle = xp.zeros((len(block.particles), 2))
         of_class = xp.zeros(sums.class_weight.shape), xp.zeros(sums.class_offset.shape), xp.zeros(sums.direction_weight.shape)
         prior = np.zeros((self.n_classes, 2)) if m.prior_offset is None else np.asarray(m.prior_offset, float)
@@ -83,8 +87,10 @@ class Accumulation:
         offset_xy = there(s.fine_offsets if self.options.align else np.zeros((1, 2)), np.float64)
         old_offset = there((block.old_offset_px + block.rest_px) * a)
         signal = there(self.signal_shell[:, np.clip(tables.model_shell, 0, self.n_shells - 1)])
-        clock = time.perf_counter()
-        for part in parts(s, tables, post, self.scratch):
+
+        def add(make: Callable[[], Part], turn: Callable[[], None]) -> None:
+            clock = time.perf_counter()
+            part = make()
             lists, some = part.lists, part.particles
             images = slice(int(block.image_start[some.start]), int(block.image_start[some.stop]))
             slots, compact = self._slots_in_use(part.parent_slot, len(part.slices))
@@ -94,7 +100,9 @@ class Accumulation:
                 of_block = part.slots[of_block]
             rows = self._zeros("rows", (*slices.shape[:2], 2, slices.shape[-1]))
             row_weights = self._zeros("row weights", (*slices.shape[:2], slices.shape[-1]))
-            of_particle = xp.zeros_like(per_particle[some])
+            # sums of the part alone: parts may be done side by side, and are added in their order
+            own_noise, own_image, own_particle = xp.zeros_like(noise[images]), blank[images].copy(), xp.zeros_like(per_particle[some])
+            own_class = [xp.zeros_like(v) for v in of_class]
             clock = self._lap("slices", clock)
             backend.accumulate(
                 block.data[some],
@@ -119,20 +127,28 @@ class Accumulation:
                 prior_a,
                 rows,
                 row_weights,
-                noise[images],
-                per_image[images],
-                of_particle,
-                *of_class,
+                own_noise,
+                own_image,
+                own_particle,
+                *own_class,
                 tables.fine_grid,
             )
-            per_particle[some] += of_particle
             clock = self._lap("accumulate", clock)
+            turn()
             if ready is not None:
                 ready()
-                clock = self._lap("turn", clock)
+            clock = self._lap("turn", clock)
+            per_particle[some] += own_particle
+            noise[images] += own_noise
+            per_image[images, 1:] += own_image[:, 1:]
+            for total, own in zip(of_class, own_class, strict=True):
+                total += own
             # on a device nothing is added to the sums before all that can run out of memory is done: there is one part
             self._insert(sums, tables, post, of_block, slices, rows, row_weights)
-            clock = self._lap("insert", clock)
+            self._lap("insert", clock)
+
+        run(add, parts(s, tables, post, self.scratch))
+        clock = time.perf_counter()
         noise, per_image, per_particle = (backend.to_host(v) for v in (noise, per_image, per_particle))
         class_weight, class_offset, direction_weight = (backend.to_host(v) for v in of_class)
         sums.class_weight += class_weight

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from cryotk.data.refinement import RefinementModel
+from cryotk.likelihood.parts import Run, one_by_one
 from cryotk.likelihood.portions import TILE_BYTES, Portion, Scratch, cut_portions, cut_tiles, pays_in_portions
 from cryotk.likelihood.prepare import Block
 from cryotk.likelihood.priors import local_orientations
@@ -41,8 +42,9 @@ def coarse_global(
     options: ExpectationOptions,
     log_prior_orientation: Any,
     log_prior_t: Any,
+    run: Run = one_by_one,
 ) -> Significant:
-    """Score a block at every coarse orientation and offset: two matrix products, then the selection."""
+    """Score a block at every coarse orientation and offset: two matrix products, then the selection; ``run`` does a few images each."""
     coarse, backend, xp = tables.coarse, tables.backend, tables.backend.xp
     assert coarse is not None
     images = xp.ascontiguousarray(block.score_image[:, :, tables.coarse_index])
@@ -50,8 +52,9 @@ def coarse_global(
     n_offsets, n_columns, n_pixels = len(tables.coarse_ramps), len(coarse.real), images.shape[-1]
     per_image = n_offsets * n_columns * 4 * 4
     step = int(max(1, min(len(images), backend.coarse_bytes // per_image)))
-    parts = []
-    for first in range(0, len(images), step):
+    found: dict[int, Any] = {}
+
+    def score(first: int, _ready: Callable[[], None]) -> None:
         some = slice(first, first + step)
         b = len(images[some])
         real = xp.empty((b, n_offsets, n_pixels), np.float32)
@@ -62,20 +65,21 @@ def coarse_global(
         if not coarse.halved:
             even += odd
         self_term = weights[some] @ coarse.half_power.T
-        parts.append(
-            backend.select_dense(
-                even,
-                odd,
-                self_term,
-                log_prior_orientation,
-                log_prior_t[some],
-                sampling.n_psi,
-                coarse.halved,
-                coarse.block_class,
-                options.adaptive_fraction,
-                options.max_significant,
-            )
+        found[first] = backend.select_dense(
+            even,
+            odd,
+            self_term,
+            log_prior_orientation,
+            log_prior_t[some],
+            sampling.n_psi,
+            coarse.halved,
+            coarse.block_class,
+            options.adaptive_fraction,
+            options.max_significant,
         )
+
+    run(score, range(0, len(images), step))
+    parts = [found[first] for first in sorted(found)]
     parent_start, offset_start = [xp.zeros(1, np.int64)], [xp.zeros(1, np.int64)]
     n_parents = n_samples = 0
     for p in parts:

@@ -13,6 +13,7 @@ import numpy as np
 
 from cryotk.kernels.coarse_rows import shifted_rows
 from cryotk.likelihood.expectation import ExpectationStep
+from cryotk.likelihood.parts import Run, one_by_one
 from cryotk.likelihood.posterior import BlockPosterior
 from cryotk.likelihood.prepare import Block
 from cryotk.likelihood.priors import local_orientations
@@ -30,7 +31,9 @@ class CorrelationStep(ExpectationStep):
 
     any_backend: ClassVar[bool] = False
 
-    def posterior(self, block: Block, poses: np.ndarray, prior_xy: np.ndarray | None = None) -> BlockPosterior:
+    def posterior(
+        self, block: Block, poses: np.ndarray, prior_xy: np.ndarray | None = None, run: Run = one_by_one
+    ) -> BlockPosterior:
         """Best pose of each particle of a block; see :meth:`ExpectationStep.posterior`."""
         tables, s = self.tables[block.optics_group], self.sampling
         clock = time.perf_counter()

@@ -8,6 +8,7 @@ no files, threads or schedules.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +18,7 @@ from cryotk.geometry import euler_to_matrix, relaxation_operators, symmetry_oper
 from cryotk.kernels.backends import Backend
 from cryotk.likelihood.accumulation import Accumulation
 from cryotk.likelihood.coarse import coarse_global, coarse_local
-from cryotk.likelihood.parts import parts
+from cryotk.likelihood.parts import Part, Run, one_by_one, parts
 from cryotk.likelihood.portions import Scratch
 from cryotk.likelihood.posterior import BlockPosterior, BlockResult
 from cryotk.likelihood.prepare import Block, ImagePreparation
@@ -100,7 +101,9 @@ class ExpectationStep(Accumulation):
 
     # -- one block ---------------------------------------------------------------------------------------------
 
-    def posterior(self, block: Block, poses: np.ndarray, prior_xy: np.ndarray | None = None) -> BlockPosterior:
+    def posterior(
+        self, block: Block, poses: np.ndarray, prior_xy: np.ndarray | None = None, run: Run = one_by_one
+    ) -> BlockPosterior:
         """Posterior of the particles of a block.
 
         Parameters
@@ -110,6 +113,8 @@ class ExpectationStep(Accumulation):
             Current angles, the centre of local searches and the pose when nothing is aligned.
         prior_xy : (B, 2) float, optional
             Offset prior of each particle in Å (3D; 0 when absent).
+        run : callable, optional
+            Does the parts of the block.
         """
         tables = self.tables[block.optics_group]
         if not self.options.align:
@@ -121,7 +126,7 @@ class ExpectationStep(Accumulation):
                 block, tables, self.sampling, self.options, self.model, self.operators, poses, log_prior_t, self.relaxed, self.scratch
             )
         else:
-            selected = coarse_global(block, tables, self.sampling, self.options, self.log_prior_orientation, log_prior_t)
+            selected = coarse_global(block, tables, self.sampling, self.options, self.log_prior_orientation, log_prior_t, run)
         count, parent_start, parents, parent_prior, offset_start, offsets = selected
         clock = self._lap("coarse", clock)
         s = self.sampling
@@ -149,7 +154,10 @@ class ExpectationStep(Accumulation):
             post.slot_orientation = unique % s.n_orientations
         per = s.n_children * s.n_offset_children
         scores = xp.empty(len(offsets) * per, np.float32)
-        for part in parts(s, tables, post, self.scratch):
+
+        def score(make: Callable[[], Part], _ready: Callable[[], None]) -> None:
+            clock = time.perf_counter()
+            part = make()
             clock = self._lap("slices", clock)
             lists, some = part.lists, part.particles
             if part.samples is None:
@@ -175,7 +183,10 @@ class ExpectationStep(Accumulation):
             )
             if part.samples is not None:
                 scores.reshape(-1, per)[part.samples] = out.reshape(-1, per)
-            clock = self._lap("fine", clock)
+            self._lap("fine", clock)
+
+        run(score, parts(s, tables, post, self.scratch))
+        clock = time.perf_counter()
         self._finish(block, post, scores, log_prior_t)
         self._lap("posterior", clock)
         return post

@@ -9,18 +9,21 @@ slices are made again for the sums: that costs less than writing them to memory 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from cryotk.likelihood.portions import TILE_BYTES, Scratch, cut_portions, cut_tiles, pays_in_portions
+from cryotk.likelihood.portions import TILE_BYTES, Portion, Scratch, cut_portions, cut_tiles, pays_in_portions
 from cryotk.likelihood.posterior import BlockPosterior, RaggedPart
 from cryotk.likelihood.sampling import Sampling
 from cryotk.likelihood.tables import GroupTables
 
-__all__ = ["Part", "bytes_of_slot", "parts"]
+__all__ = ["Part", "Run", "bytes_of_slot", "one_by_one", "parts"]
+
+T = TypeVar("T")
 
 SHARED_BYTES = 64_000_000
 MANY_SHIFTS = 32
@@ -44,13 +47,26 @@ class Part:
     """Slot of the block of each of ``slices``; None where they are numbered alike."""
 
 
+class Run(Protocol):
+    """Runs ``work(item, ready)`` for every item, in one thread or several; ``ready()`` returns when all items before are done."""
+
+    def __call__(self, work: Callable[[T, Callable[[], None]], None], items: Iterable[T], /) -> object:
+        """Do all items."""
+
+
+def one_by_one(work: Callable[[T, Callable[[], None]], None], items: Iterable[T], /) -> None:
+    """Do items one after the other."""
+    for item in items:
+        work(item, lambda: None)
+
+
 def bytes_of_slot(n_children: int, n_pixels: int) -> int:
     """Memory of an orientation and its children: slices and rows, complex, and weights of rows."""
     return 20 * n_children * n_pixels
 
 
-def parts(sampling: Sampling, tables: GroupTables, post: BlockPosterior, scratch: Scratch) -> Iterator[Part]:
-    """Cut a posterior; depends on nothing but the posterior and the backend.
+def parts(sampling: Sampling, tables: GroupTables, post: BlockPosterior, scratch: Scratch) -> Iterator[Callable[[], Part]]:
+    """Cut a posterior; depends on nothing but the posterior and the backend. What is given makes a part, in the thread that needs it.
 
     Parameters
     ----------
@@ -60,7 +76,7 @@ def parts(sampling: Sampling, tables: GroupTables, post: BlockPosterior, scratch
         Its slices are made here where it has none: for all at once, and kept, when they fit. Once it has weights,
         orientations without any are left out.
     scratch : Scratch
-        Slices of portions are in it: they last until the next one.
+        Slices of portions and tiles are in it, in that of the thread: they last until its next one.
     """
     backend, xp = tables.backend, tables.backend.xp
     per_slot = bytes_of_slot(post.n_children, len(tables.prepare.lattice))
@@ -73,16 +89,8 @@ def parts(sampling: Sampling, tables: GroupTables, post: BlockPosterior, scratch
         return
     if not backend.on_device and post.slot_inverse is None and (own or _far_apart(post, n_slots * per_slot)):
         most = min(most, max(1, int(TILE_BYTES // per_slot)))
-    everyone = slice(0, len(post.particles))
     if n_slots <= most:
-        if own:
-            assert post.slot_class is not None and post.slot_orientation is not None
-            if backend.on_device and post.slot_inverse is None:
-                # the insertion wants them again
-                inverse = tables.maker.inverses(sampling.child_matrices(post.slot_orientation))
-                post.slot_inverse = inverse.reshape(n_slots, -1, 3, 3)
-            post.slices = _slices(sampling, tables, post, np.arange(n_slots))
-        yield Part(everyone, slice(None), None, post.ragged(), post.parent_slot, post.slices, None)
+        yield partial(_whole, sampling, tables, post)
         return
     if weighted:
         positive = xp.concatenate([xp.zeros(1, np.int64), xp.cumsum((post.weights_by_offset > 0).any(1))])
@@ -90,14 +98,33 @@ def parts(sampling: Sampling, tables: GroupTables, post: BlockPosterior, scratch
     else:
         parents = xp.arange(len(post.parent_slot))
     for some, positions in cut_tiles(backend.to_host(post.parent_slot[parents]), most):
-        chosen = parents[backend.to_device(positions)]
-        lists, samples = post.chosen(chosen)
-        if own:
-            slices = _slices(sampling, tables, post, some, None if backend.on_device else scratch)
-        else:
-            slices, some = post.slices[int(some[0]) : int(some[-1]) + 1], np.arange(some[0], some[-1] + 1)
-        position = xp.searchsorted(backend.to_device(some), post.parent_slot[chosen])
-        yield Part(everyone, chosen, samples, lists, position, slices, some)
+        yield partial(_tile, sampling, tables, post, some, parents[backend.to_device(positions)], own, scratch)
+
+
+def _whole(sampling: Sampling, tables: GroupTables, post: BlockPosterior) -> Part:
+    """All particles and orientations at once."""
+    if len(post.slices) == 0:
+        assert post.slot_class is not None and post.slot_orientation is not None
+        if tables.backend.on_device and post.slot_inverse is None:
+            # the insertion wants them again
+            inverse = tables.maker.inverses(sampling.child_matrices(post.slot_orientation))
+            post.slot_inverse = inverse.reshape(len(post.slot_class), -1, 3, 3)
+        post.slices = _slices(sampling, tables, post, np.arange(len(post.slot_class)))
+    return Part(slice(0, len(post.particles)), slice(None), None, post.ragged(), post.parent_slot, post.slices, None)
+
+
+def _tile(
+    sampling: Sampling, tables: GroupTables, post: BlockPosterior, some: np.ndarray, chosen: Any, own: bool, scratch: Scratch
+) -> Part:
+    """All particles, and some of the orientations: those parents that use them."""
+    backend = tables.backend
+    lists, samples = post.chosen(chosen)
+    if own:
+        slices = _slices(sampling, tables, post, some, None if backend.on_device else scratch)
+    else:
+        slices, some = post.slices[int(some[0]) : int(some[-1]) + 1], np.arange(some[0], some[-1] + 1)
+    position = backend.xp.searchsorted(backend.to_device(some), post.parent_slot[chosen])
+    return Part(slice(0, len(post.particles)), chosen, samples, lists, position, slices, some)
 
 
 def _far_apart(post: BlockPosterior, n_bytes: int) -> bool:
@@ -119,7 +146,7 @@ def _slices(sampling: Sampling, tables: GroupTables, post: BlockPosterior, slots
     return out.reshape(len(slots), post.n_children, *shape[1:])
 
 
-def _portions(sampling: Sampling, tables: GroupTables, post: BlockPosterior, scratch: Scratch) -> Iterator[Part]:
+def _portions(sampling: Sampling, tables: GroupTables, post: BlockPosterior, scratch: Scratch) -> Iterator[Callable[[], Part]]:
     assert post.slot_orientation is not None
     n_children, used = post.n_children, None
     if post.slot_inverse is None:
@@ -128,6 +155,11 @@ def _portions(sampling: Sampling, tables: GroupTables, post: BlockPosterior, scr
     if len(post.weights):
         used = np.maximum.reduceat(post.weights, post.offset_start[:-1] * (n_children * post.n_offset_children)) > 0
     for part in cut_portions(post.parent_start, post.parent_slot, bytes_of_slot(n_children, len(tables.prepare.lattice)), used):
-        slices = _slices(sampling, tables, post, part.slots, scratch)
-        assert isinstance(part.parents, slice)
-        yield Part(part.particles, part.parents, None, post.part(part.particles, part.parents), part.parent_slot, slices, part.slots)
+        yield partial(_portion, sampling, tables, post, part, scratch)
+
+
+def _portion(sampling: Sampling, tables: GroupTables, post: BlockPosterior, part: Portion, scratch: Scratch) -> Part:
+    """Some of the particles, with all orientations of theirs."""
+    slices = _slices(sampling, tables, post, part.slots, scratch)
+    assert isinstance(part.parents, slice)
+    return Part(part.particles, part.parents, None, post.part(part.particles, part.parents), part.parent_slot, slices, part.slots)

@@ -108,3 +108,36 @@ def test_a_lane_keeps_its_device_on_the_way_to_a_worker(client):
     found = execution.run_lanes(which, {}, lanes)
     assert [device for device, _ in found] == ["cuda:0", "cuda:1", "cuda:0"]
     assert [len(blocks[0]) for _, blocks in found] == [2, 3, 1]
+
+
+@pytest.mark.parametrize("tile_bytes", [4_000_000, 40_000], ids=["portions", "tiles"])
+def test_threads_share_the_parts_of_a_block(particles, reference, monkeypatch, tile_bytes):
+    """Where slices are made by block, all particles are one block: the same bits for any number of threads in it."""
+    from cryotk.jobs import step
+    from cryotk.jobs.blocks import cut_blocks
+    from cryotk.kernels.backends import CPU
+    from cryotk.likelihood import parts
+
+    monkeypatch.setattr(CPU, "slice_bytes", 0)
+    monkeypatch.setattr(CPU, "coarse_bytes", 1_000_000)
+    monkeypatch.setattr(parts, "TILE_BYTES", tile_bytes)
+    used = []
+    in_turns = step.in_turns
+    monkeypatch.setattr(step, "in_turns", lambda work, items, threads: used.append(threads) or in_turns(work, items, threads))
+    results = []
+    for threads in (1, 2, 3):
+        job = ctk.Class3D(particles, reference, 2, absolute_greyscale=True, **SETTINGS)
+        job.threads = threads
+        assert [len(b) for b in cut_blocks(job._context())] == [60]
+        used.clear()
+        job.run(2, progress=False)
+        assert set(used) == ({threads} if threads > 1 else set())
+        results.append(bits(job))
+    assert results[0] == results[1] == results[2]
+
+
+def test_blocks_that_make_their_slices_are_few_and_even():
+    from cryotk.jobs.blocks import block_size
+
+    assert block_size(500, 400, tiled=True) == 500 and block_size(1000, 400, tiled=True) == 500
+    assert block_size(1100, 400, tiled=True) == 367 and block_size(100, 400) == 25
