@@ -218,7 +218,7 @@ SECONDS_SAMPLE = 0.35e-9
 """Fine scores and sums, per sample and pixel."""
 SECONDS_INSERT = 12e-9
 SECONDS_MOMENTUM = 35e-9
-SECONDS_POINT = 150e-9
+SECONDS_POINT = 60e-9
 """Maximisation, per point of the padded transform."""
 
 
