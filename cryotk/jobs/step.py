@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -265,15 +265,24 @@ def _do_lane(
     # threads beyond the number of blocks share the parts of a block
     inner = 1 if step.backend.on_device else max(1, threads // len(blocks))
     threads = min(threads, len(blocks))
-    run: Run = partial(in_turns, threads=inner) if inner > 1 else one_by_one
+    run = _stoppable(partial(in_turns, threads=inner) if inner > 1 else one_by_one, stop)
 
     def work(item: tuple[np.ndarray, np.ndarray], ready: Callable[[], None] | None) -> list[Any]:
         particles, pixels = item
         if stop is not None and stop.is_set():
             raise Stopped
-        found = _fitting(context, step, sums, particles, pixels, ready, run)
+        seen = 0
+
+        def halfway() -> None:
+            # on a device the block may be too large, and be done again in halves
+            nonlocal seen
+            if on_block is not None and not step.backend.on_device:
+                seen = len(particles) // 2
+                on_block(seen)
+
+        found = _fitting(context, step, sums, particles, pixels, _Way(ready, run, halfway))
         if on_block is not None:
-            on_block(len(particles))
+            on_block(len(particles) - seen)
         return found
 
     coming = zip(blocks, read_ahead(context.pixels, blocks, context.backend.readers), strict=True)
@@ -281,15 +290,34 @@ def _do_lane(
     return step.on_host(sums), [r for some in found for r in some]
 
 
-Ready = Callable[[], None] | None
+def _stoppable(run: Run, stop: threading.Event | None) -> Run:
+    """The same, but nothing more is begun once ``stop`` is set."""
+
+    def until_stopped(work: Callable[[Any, Callable[[], None]], None], items: Iterable[Any], /) -> None:
+        def one(item: Any, ready: Callable[[], None]) -> None:
+            if stop is not None and stop.is_set():
+                raise Stopped
+            work(item, ready)
+
+        run(one, items)
+
+    return until_stopped
+
+
+class _Way(NamedTuple):
+    """How a block is done: what waits for its turn, who does its parts, whom to tell when its posterior is known."""
+
+    ready: Callable[[], None] | None
+    run: Run
+    halfway: Callable[[], None]
 
 
 def _fitting(
-    context: StepContext, step: ExpectationStep, sums: Sums, particles: np.ndarray, pixels: np.ndarray, ready: Ready, run: Run
+    context: StepContext, step: ExpectationStep, sums: Sums, particles: np.ndarray, pixels: np.ndarray, way: _Way
 ) -> list[Any]:
     """Do one block, in halves where the device's memory is too small for it."""
     try:
-        return [_do_block(context, step, sums, particles, pixels, ready, run)]
+        return [_do_block(context, step, sums, particles, pixels, way)]
     except step.backend.out_of_memory:
         if len(particles) == 1:
             raise
@@ -297,23 +325,24 @@ def _fitting(
     half = len(particles) // 2
     first = len(context.data.images_of(particles[:half])[0])
     return [
-        *_fitting(context, step, sums, particles[:half], pixels[:first], ready, run),
-        *_fitting(context, step, sums, particles[half:], pixels[first:], ready, run),
+        *_fitting(context, step, sums, particles[:half], pixels[:first], way),
+        *_fitting(context, step, sums, particles[half:], pixels[first:], way),
     ]
 
 
 def _do_block(
-    context: StepContext, step: ExpectationStep, sums: Sums, particles: np.ndarray, pixels: np.ndarray, ready: Ready, run: Run
+    context: StepContext, step: ExpectationStep, sums: Sums, particles: np.ndarray, pixels: np.ndarray, way: _Way
 ) -> tuple[Any, np.ndarray]:
     clock = time.perf_counter()
     block = context.prepare(particles, pixels)
     step._lap("prepare", clock)
     poses = context.state.poses[particles]
-    post = context.posterior(block, run)
+    post = context.posterior(block, way.run)
     result = step.result(block, post, poses)
+    way.halfway()
     norm = context.state.norm[block.images]
     groups = context.data.columns.scale_group[block.images]
-    step.accumulate(sums, block, post, result, norm, context.model.norm_average, groups, ready, run)
+    step.accumulate(sums, block, post, result, norm, context.model.norm_average, groups, way.ready, way.run)
     return result, block.images
 
 

@@ -19,7 +19,7 @@ from cryotk.likelihood.posterior import BlockPosterior
 from cryotk.likelihood.sums import Sums
 from cryotk.likelihood.tables import GroupTables
 
-__all__ = ["BatchContext", "BatchExpectation", "ResidualStep", "fold_half_turns", "half_turns", "pseudo_half", "run_batch"]
+__all__ = ["BatchContext", "BatchExpectation", "ResidualStep", "pseudo_half", "run_batch"]
 
 LANE_PARTICLES = 250
 """A pseudo half of more is worth a second lane of volumes, which inserts all its orientations again."""
@@ -35,54 +35,7 @@ class ResidualStep(ExpectationStep):
     ) -> None:
         # sum w C s (X - s C V) / sigma2 is the data minus V times its weight, one subtraction per orientation
         rows -= row_weights[:, :, None, :] * slices
-        n_psi = self.sampling.n_psi
-        if self.is_3d and self.options.align and n_psi % 2 == 0:
-            there, keys = self.backend.to_device, slots
-            if post.slot_class is not None and post.slot_orientation is not None:
-                keys = post.slot_class[keys].astype(np.int64) * self.sampling.n_orientations + post.slot_orientation[keys]
-            upper, partner, left = half_turns(keys, n_psi)
-            fold_half_turns(rows, row_weights, there(upper), there(partner))
-            at = there(left)
-            slots, slices, rows, row_weights = slots[left], slices[at], rows[at], row_weights[at]
         super()._insert(sums, tables, post, slots, slices, rows, row_weights)
-
-
-def half_turns(keys: np.ndarray, n_psi: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Orientations that another one of the list equals but for a turn of 180 degrees in the plane.
-
-    Parameters
-    ----------
-    keys : (n,) int
-        Orientations, psi fastest, ascending.
-    n_psi : int
-        Even.
-
-    Returns
-    -------
-    upper, partner, left : int arrays
-        Positions with a partner, their partners, and all but the first.
-    """
-    half = n_psi // 2
-    upper = np.nonzero(keys % n_psi >= half)[0]
-    partner = np.searchsorted(keys, keys[upper] - half)
-    there = keys[partner] == keys[upper] - half
-    left = np.ones(len(keys), bool)
-    left[upper[there]] = False
-    return upper[there], partner[there], np.nonzero(left)[0]
-
-
-def fold_half_turns(rows: Any, row_weights: Any, upper: Any, partner: Any) -> None:
-    """Add rows of psi + 180 to those of psi, conjugated: the same points of the transform, inserted once.
-
-    Parameters
-    ----------
-    rows, row_weights : (n, C, 2, P), (n, C, P) float32, IN and OUT
-    upper, partner : (m,) int
-        See :func:`half_turns`.
-    """
-    rows[partner, :, 0] += rows[upper, :, 0]
-    rows[partner, :, 1] -= rows[upper, :, 1]
-    row_weights[partner] += row_weights[upper]
 
 
 @dataclass

@@ -10,6 +10,7 @@ from cryotk.kernels import (
     coarse_rows,
     ctf_values,
     fine_scores,
+    half_turns,
     half_volumes,
     images,
     posterior,
@@ -38,6 +39,8 @@ def run() -> None:
         if dims == 3:
             slice_symmetry.add_symmetry_mates(data.copy(), weight.copy(), eye, 2, data, weight)
     relion_rounding.beyond_the_sphere(relion_rounding.rounded_rotations(np.zeros((1, 3))), kx, ky, 1.0, 2)
+    half_turns.conjugate_slices(np.zeros((2, 1, 2, 2), f4), np.ones(1, i8), np.zeros(1, i8))
+    half_turns.fold_rows(np.zeros((2, 1, 2, 2), f4), np.ones((2, 1, 2), f4), np.ones(1, i8), np.zeros(1, i8))
     bins, ones = np.zeros(6, i8), np.ones(6)
     half_volumes.power_in_shells(np.zeros((1, 7, 4), np.complex64), 0, 2, bins, np.zeros(1), np.zeros(1))
     half_volumes.weight_statistics(np.ones((1, 7, 4)), 0, 2, bins, ones, ones, 1e-3, np.zeros((4, 1)))

@@ -10,6 +10,7 @@ import numpy as np
 
 from cryotk.data.refinement import RefinementModel
 from cryotk.kernels.backends import Backend
+from cryotk.likelihood.half_turns import fold_half_turns, half_turns
 from cryotk.likelihood.parts import Part, Run, one_by_one, parts
 from cryotk.likelihood.portions import Scratch
 from cryotk.likelihood.posterior import BlockPosterior, BlockResult
@@ -30,6 +31,7 @@ class Accumulation:
     tables: list[GroupTables]
     signal_shell: np.ndarray
     is_3d: bool
+    local: bool
     n_classes: int
     n_shells: int
     seconds: dict[str, float]
@@ -185,6 +187,10 @@ class Accumulation:
             classes = post.slot_class[slots]
         if post.slot_orientation is not None:
             orientation = post.slot_orientation[slots]
+        if self.is_3d and self.options.align and not self.local and s.n_psi % 2 == 0:
+            upper, partner, _ = half_turns(classes * np.int64(s.n_orientations) + orientation, s.n_psi)
+            if len(upper):
+                fold_half_turns(rows, row_weights, upper, partner, backend)
         rows = rows.reshape(-1, *rows.shape[2:])
         row_weights = row_weights.reshape(-1, row_weights.shape[-1])
         used = np.nonzero(backend.to_host(row_weights[:, 0] > 0))[0]

@@ -134,7 +134,7 @@ def coarse_local(
     unique = backend.to_host(unique)
     n_offsets = len(s.offsets)
     offset_start = xp.arange(len(parents) + 1, dtype=np.int64) * n_offsets
-    offsets = xp.broadcast_to(xp.arange(n_offsets, dtype=np.int32), (len(parents), n_offsets)).reshape(-1)
+    offsets = xp.ascontiguousarray(xp.broadcast_to(xp.arange(n_offsets, dtype=np.int32), (len(parents), n_offsets)).reshape(-1))
     del run, within
     scores = xp.empty(len(offsets), np.float32)
     images = backend.xp.ascontiguousarray(block.score_image[:, :, tables.coarse_index])

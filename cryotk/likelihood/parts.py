@@ -16,6 +16,8 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from cryotk.kernels.half_turns import conjugate_slices
+from cryotk.likelihood.half_turns import half_turns
 from cryotk.likelihood.portions import TILE_BYTES, Portion, Scratch, cut_portions, cut_tiles, pays_in_portions
 from cryotk.likelihood.posterior import BlockPosterior, RaggedPart
 from cryotk.likelihood.sampling import Sampling
@@ -136,14 +138,26 @@ def _far_apart(post: BlockPosterior, n_bytes: int) -> bool:
 def _slices(sampling: Sampling, tables: GroupTables, post: BlockPosterior, slots: np.ndarray, scratch: Scratch | None = None) -> Any:
     """(n, C, 2, P) of some slots."""
     assert post.slot_class is not None and post.slot_orientation is not None
-    if post.slot_inverse is None:
-        inverse = tables.maker.inverses(sampling.child_matrices(post.slot_orientation[slots]))
-    else:
-        inverse = post.slot_inverse[slots].reshape(-1, 3, 3)
-    shape = (len(inverse), 2, len(tables.prepare.lattice))
+    n_children, n_pixels = post.n_children, len(tables.prepare.lattice)
+    shape = (len(slots), n_children, 2, n_pixels)
     out = tables.backend.xp.empty(shape, np.float32) if scratch is None else scratch.array("slices", shape)
-    tables.maker.slices_at(np.repeat(post.slot_class[slots], post.n_children), inverse, out)
-    return out.reshape(len(slots), post.n_children, *shape[1:])
+    flat = out.reshape(-1, 2, n_pixels)
+    classes = post.slot_class[slots]
+    if post.slot_inverse is not None:
+        inverse = post.slot_inverse[slots].reshape(-1, 3, 3)
+        tables.maker.slices_at(np.repeat(classes, n_children), inverse, flat)
+        return out
+    orientation = post.slot_orientation[slots]
+    left, upper, partner = np.arange(len(slots)), np.zeros(0, np.int64), np.zeros(0, np.int64)
+    if scratch is not None and sampling.settings.is_3d and sampling.n_psi % 2 == 0:
+        # of two that are half a turn apart one is made, the other is its conjugate
+        upper, partner, left = half_turns(classes * np.int64(sampling.n_orientations) + orientation, sampling.n_psi)
+    inverse = tables.maker.inverses(sampling.child_matrices(orientation[left]))
+    places = (left[:, None] * n_children + np.arange(n_children)).ravel()
+    tables.maker.slices_at(np.repeat(classes[left], n_children), inverse, flat, places=places)
+    if len(upper):
+        conjugate_slices(out, upper, partner)
+    return out
 
 
 def _portions(sampling: Sampling, tables: GroupTables, post: BlockPosterior, scratch: Scratch) -> Iterator[Callable[[], Part]]:

@@ -58,8 +58,10 @@ class SliceMaker:
         out = self.backend.xp.empty((len(classes), 2, n), np.float32)
         return self.slices_at(classes, self.inverses(matrices), out, pixels)
 
-    def slices_at(self, classes: np.ndarray, inverse: np.ndarray, out: Any, pixels: np.ndarray | None = None) -> Any:
-        """The same at :meth:`inverses`, written into ``out`` (n, 2, P)."""
+    def slices_at(
+        self, classes: np.ndarray, inverse: np.ndarray, out: Any, pixels: np.ndarray | None = None, places: np.ndarray | None = None
+    ) -> Any:
+        """The same at :meth:`inverses`, written into ``out`` (n, 2, P), or into its rows ``places`` (n,)."""
         backend = self.backend
         kx, ky = self._kx, self._ky
         if pixels is not None:
@@ -70,7 +72,7 @@ class SliceMaker:
             of_class = np.nonzero(classes == k)[0]
             extract(
                 self._transform_of(k), backend.to_device(inverse[of_class]), kx, ky, reference.padding, reference.r_max,
-                backend.to_device(of_class), out,
+                backend.to_device(of_class if places is None else places[of_class]), out,
             )  # fmt: skip
         return out
 

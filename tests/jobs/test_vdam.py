@@ -6,8 +6,7 @@ import xarray as xr
 
 import cryotk as ctk
 from cryotk.errors import DataWarning, SettingsError
-from cryotk.jobs.vdam_step import BatchContext, fold_half_turns, half_turns, run_batch
-from cryotk.projection import Accumulator
+from cryotk.jobs.vdam_step import BatchContext, run_batch
 
 
 @pytest.fixture(scope="module")
@@ -234,28 +233,6 @@ def _as_em(c, batch):
 
     plain = Plain(c.model, c.sampling_settings, c.settings, c.data, c.state, c.size, c.coarse_step, c.references)
     return run_batch(plain, batch)
-
-
-def test_half_turns_fold_onto_the_same_points():
-    from cryotk.geometry import euler_to_matrix
-
-    keys = np.array([1, 3, 6, 7, 9])
-    upper, partner, left = half_turns(keys, 4)
-    assert upper.tolist() == [1] and partner.tolist() == [0] and left.tolist() == [0, 2, 3, 4]
-    rng = np.random.default_rng(1)
-    kx, ky = np.array([0, 1, 2, 1, 3, 0]), np.array([0, 0, 1, -2, 1, 2])
-    rows = rng.normal(size=(2, 1, 2, 6)).astype(np.float32)
-    # the origin of a real image's transform is real
-    rows[:, :, 1, 0] = 0
-    weights = rng.uniform(0.5, 1, (2, 1, 6)).astype(np.float32)
-    both, folded = Accumulator(16, 8, 1.0), Accumulator(16, 8, 1.0)
-    matrices = euler_to_matrix(np.array([20.0, 20.0]), np.array([50.0, 50.0]), np.array([10.0, 190.0]))
-    both.insert(rows[:, 0, 0] + 1j * rows[:, 0, 1], weights[:, 0], matrices, kx, ky)
-    fold_half_turns(rows, weights, np.array([1]), np.array([0]))
-    folded.insert(rows[:1, 0, 0] + 1j * rows[:1, 0, 1], weights[:1, 0], matrices[:1], kx, ky)
-    for a in (both, folded):
-        a.symmetrise()
-    assert np.allclose(both.data, folded.data, atol=1e-5) and np.allclose(both.weight, folded.weight, atol=1e-5)
 
 
 def test_relions_run_goes_on_by_vdam(shared):

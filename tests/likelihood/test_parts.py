@@ -26,9 +26,9 @@ def _run(context: StepContext):
     made = []
     slices = SliceMaker.slices_at
 
-    def count(self, classes, *rest):
+    def count(self, classes, *rest, **more):
         made.append(len(classes))
-        return slices(self, classes, *rest)
+        return slices(self, classes, *rest, **more)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SliceMaker, "slices_at", count)
@@ -52,10 +52,11 @@ def test_parts_give_the_whole(job, monkeypatch, tables):
         monkeypatch.setattr(CPU, "slot_bytes", n_slots * 20 * post.n_children * n_pixels + 1)
         p, r, s, n = _run(job._context())
         assert len(np.unique(post.parent_slot)) > 20
-        assert np.array_equal(p.weights, post.weights)
+        # slices half a turn apart are made or taken from each other: last digits of scores of some hundred
+        np.testing.assert_allclose(p.weights, post.weights, rtol=1e-3, atol=1e-6)
         assert np.array_equal(r.angles, result.angles)
         if not tables:
-            assert n == n_slots * post.n_children < n_whole
+            assert n <= n_slots * post.n_children < n_whole
         assert s.weight == pytest.approx(sums.weight, rel=1e-12)
         _same_sums(s, sums)
         np.testing.assert_allclose(r.norm_correction, result.norm_correction, rtol=1e-5)
@@ -114,10 +115,10 @@ def test_local_searches_that_share_slices_make_few_at_once(monkeypatch):
         monkeypatch.setattr(coarse, "TILE_BYTES", tile_bytes)
         seen, at = [], SliceMaker.slices_at
 
-        def count(self, classes, inverse, out, pixels=None, at=at, seen=seen):
+        def count(self, classes, inverse, out, pixels=None, places=None, at=at, seen=seen):
             if pixels is not None:
                 seen.append(len(classes))
-            return at(self, classes, inverse, out, pixels)
+            return at(self, classes, inverse, out, pixels, places)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(SliceMaker, "slices_at", count)
