@@ -141,7 +141,7 @@ def main():
         r = json.loads(out.read_text())
         print(
             f"{r['particles']} particles, K = {args.k}: {r['wall_s']:.1f} s wall, {r['cpu_s']:.1f} CPU-s, {r['particles'] / r['wall_s']:.0f} particles/s; "
-            f"read {r['bytes_read'] / 1e9:.2f} GB (images: {r['images_bytes'] / 1e9:.2f}); peak {r['peak_bytes'] / 1e9:.2f} GB "
+            f"read {r['bytes_read'] / 1e9:.2f} GB (images: {r['images_bytes'] / 1e9:.2f}); peak {r['peak_bytes'] / 1e9:.3f} GB "
             f"(estimate() says {r['estimate']['memory_bytes'] / 1e9:.2f} and {r['estimate']['seconds_per_iteration']:.0f} s); significant {r['significant']:.0f}"
         )
         print("  profile, thread-seconds:", {a: round(b, 2) for a, b in r["seconds"].items()})

@@ -108,9 +108,16 @@ MAPS_BYTES = 256_000_000
 """Working memory of maps that are made side by side; about half of an accumulator each."""
 
 
+FEW_BYTES = 4_000_000
+"""Averages of less are made sooner than threads begin."""
+
+
 def maps_at_once(context: StepContext, threads: int | None) -> int:
     """Classes (or half-sets) whose maps the maximisation makes side by side."""
-    one = bytes_of_sums(1, context.size, context.model.padding, context.model.is_3d) / 2
+    m = context.model
+    one = bytes_of_sums(1, context.size, m.padding, m.is_3d) / 2
+    if m.n_classes * one < FEW_BYTES:
+        return 1
     return int(np.clip(MAPS_BYTES // one, 1, threads or default_threads()))
 
 

@@ -373,6 +373,7 @@ def run_expectation(
         else:
             sums += part
         del part
+        give_back()
         found += results
     assert sums is not None
     give_back()
