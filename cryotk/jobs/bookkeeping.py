@@ -72,7 +72,8 @@ def assignments_dataset(
     import xarray as xr
 
     def over(values: np.ndarray, units: str = "") -> tuple[str, np.ndarray, dict[str, str]]:
-        return "particle", np.array(values), {"units": units}
+        # columns of zeros (of images, of a start) take no memory until they are changed
+        return "particle", np.array(values) if np.any(values) else np.zeros(np.shape(values), np.asarray(values).dtype), {"units": units}
 
     out = {
         "class_number": over(class_number),

@@ -62,7 +62,8 @@ class RefinementJob(PosteriorMixin, IterativeJob):
         k = getattr(self.settings, "n_classes", 1)
         if k > self.data.n:
             raise SettingsError(f"n_classes = {k} for {self.data.n} particles: use at most one class per particle")
-        self._state = Particles(self.data.poses.copy(), self.data.shifts.copy(), self.data.norm.copy())
+        # never changed in place: what comes next has arrays of its own
+        self._state = Particles(self.data.poses, self.data.shifts, self.data.norm)
 
     def _check_offsets(self) -> None:
         """Offsets that move particles out of their boxes."""
@@ -305,7 +306,7 @@ class RefinementJob(PosteriorMixin, IterativeJob):
             return self._unstarted(values)
         new = self._remake(self.particles, values, self.iterations[0])
         new.iterations = list(self.iterations)
-        new._state = Particles(self._state.poses.copy(), self._state.shifts.copy(), self._state.norm.copy())
+        new._state = Particles(self._state.poses, self._state.shifts, self._state.norm)
         new._restore_extra(self._extra_state())
         new._fit_to_settings(changed)
         return new
