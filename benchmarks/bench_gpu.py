@@ -121,12 +121,9 @@ def measure(particles, k, device, mask_diameter, gemm=8192, more=None, case="cla
     e = run_expectation(context, threads=1)
     seconds = dict(e.seconds)
     step.timed = False
-    wholes = {}
-    for threads in (1, None):
-        clock = time.perf_counter()
-        run_expectation(context, threads=threads)
-        wholes[threads] = time.perf_counter() - clock
-    whole = wholes[None]
+    clock = time.perf_counter()
+    run_expectation(context)
+    whole = time.perf_counter() - clock
     with kernel_times(backend, kernels) as of_kernel:
         if kernels:
             run_expectation(context, threads=1)
@@ -136,7 +133,7 @@ def measure(particles, k, device, mask_diameter, gemm=8192, more=None, case="cla
     rates = {name: n / s for name, s in seconds.items() if s > 0}
     for name, s in seconds.items():
         print(f"  {name:11s} {s:8.3f} s {n / max(s, 1e-9):12.0f} particles/s")
-    print(f"  whole step  {whole:8.3f} s {n / whole:12.0f} particles/s; with one thread {wholes[1]:.3f} s")
+    print(f"  whole step  {whole:8.3f} s {n / whole:12.0f} particles/s")
     if kernels:
         for name, ms in sorted(of_kernel.items(), key=lambda v: -sum(v[1])):
             print(f"    {name:28s} {sum(ms) / 1e3:8.4f} s in {len(ms)} launches, the longest {max(ms):.3f} ms")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-__all__ = ["divide_by_weight", "power_in_shells", "weight_in_rings", "weight_statistics"]
+__all__ = ["divide_by_weight", "power_in_shells", "weight_statistics"]
 
 _jit = numba.njit(nogil=True, cache=True, error_model="numpy")
 
@@ -44,7 +44,7 @@ def _regularised(inverse, weight, floor):
 
 @_jit
 def weight_statistics(weight, z0, r_max, bin_of, inverse_of, ctf2_of, floor, sums):
-    """Add per bin: points, weights, weight over inverse prior, points whose weight is at least that.
+    """Add per bin: points, weights, weight over inverse prior, points whose weight is at least that, weight plus inverse prior.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def weight_statistics(weight, z0, r_max, bin_of, inverse_of, ctf2_of, floor, sum
     ctf2_of : (r_max**2 + 2,) float64
         Divides the inverse prior.
     floor : float
-    sums : (4, S) float64, IN and OUT
+    sums : (5, S) float64, IN and OUT
     """
     last = r_max * r_max + 1
     for i in range(weight.shape[0]):
@@ -70,20 +70,7 @@ def weight_statistics(weight, z0, r_max, bin_of, inverse_of, ctf2_of, floor, sum
                 sums[2, b] += w / inverse
                 if w >= inverse:
                     sums[3, b] += 1.0
-
-
-@_jit
-def weight_in_rings(weight, z0, r_max, bin_of, inverse_of, floor, count, total):
-    """Add per bin the points and their regularised weights; the arguments are those of :func:`weight_statistics`."""
-    last = r_max * r_max + 1
-    for i in range(weight.shape[0]):
-        for y in range(weight.shape[1]):
-            yz = (z0 + i) * (z0 + i) + (y - r_max - 1) * (y - r_max - 1)
-            for x in range(weight.shape[2]):
-                k = min(yz + x * x, last)
-                w = weight[i, y, x]
-                count[bin_of[k]] += 1.0
-                total[bin_of[k]] += w + _regularised(inverse_of[k], w, floor)
+                sums[4, b] += w + inverse
 
 
 @_jit

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.fft
 
-from cryotk.kernels.half_volumes import divide_by_weight, weight_in_rings, weight_statistics
+from cryotk.kernels.half_volumes import divide_by_weight, weight_statistics
 from cryotk.kernels.slice_insertion import insert_slices_2d, insert_slices_3d
 from cryotk.kernels.slice_symmetry import add_symmetry_mates
 from cryotk.projection.half_transform import centre_signs, half_shape, paste_half, sinc_squared
@@ -135,6 +135,16 @@ class _Shells:
         for first, last in HalfGrid(a.r_max).slabs():
             yield first - (a.r_max + 1), *a.planes(first, last)
 
+    def weights(self, bin_of: np.ndarray, n_bins: int, inverse_of: np.ndarray, ctf2_of: np.ndarray) -> np.ndarray:
+        """(5, n_bins): sums over all points, see :func:`~cryotk.kernels.half_volumes.weight_statistics`."""
+        out = np.zeros((5, n_bins))
+        for z0, _, weight in self.slabs():
+            # a slab's sums of their own: what is added stays of like size
+            of_slab = np.zeros_like(out)
+            weight_statistics(weight, z0, self.accumulator.r_max, bin_of, inverse_of, ctf2_of, WEIGHT_FLOOR, of_slab)
+            out += of_slab
+        return out
+
 
 def _inverse_prior(accumulator: Accumulator, prior_power: np.ndarray, tau2_fudge: float, shell: np.ndarray) -> np.ndarray:
     """1 / (tau2 in the accumulator's units) of each entry of a table of shells; -1 where there is no prior."""
@@ -170,14 +180,8 @@ def shell_statistics(
     ctf2 = np.ones(len(shell))
     if mean_ctf_squared is not None:
         ctf2 = np.maximum(np.asarray(mean_ctf_squared, float)[np.minimum(shell, n_shells - 1)], 1e-12)
-    sums = np.zeros((4, n_shells + 1))
-    for z0, _, weight in tables.slabs():
-        # a slab's sums of their own: what is added stays of like size
-        of_slab = np.zeros_like(sums)
-        weight_statistics(weight, z0, accumulator.r_max, shell, inverse_of, ctf2, WEIGHT_FLOOR, of_slab)
-        sums += of_slab
-    count, total, ratio, complete = sums
-    count, total, ratio, complete = (v[:n_shells] for v in (count, total, ratio, complete))
+    sums = tables.weights(shell, n_shells + 1, inverse_of, ctf2)
+    count, total, ratio, complete, _ = sums[:, :n_shells]
     points = np.maximum(count, 1)
     mean = total / points * accumulator.padding**accumulator.dims
     noise = np.where(mean > 0, 1.0 / np.where(mean > 0, mean, 1), 0.0)
@@ -223,12 +227,7 @@ def wiener_reconstruct(
     ring = np.minimum(np.floor(tables.r).astype(np.int64), max(r_max // max(int(pad), 1) - 1, 0))
     n_rings = int(ring.max()) + 1
     bins = np.where(tables.r2 < r_max**2, ring, n_rings)
-    count, total = np.zeros((2, n_rings + 1))
-    for z0, _, weight in tables.slabs():
-        of_slab = np.zeros((2, n_rings + 1))
-        weight_in_rings(weight, z0, r_max, bins, inverse_of, WEIGHT_FLOOR, *of_slab)
-        count += of_slab[0]
-        total += of_slab[1]
+    count, _, _, _, total = tables.weights(bins, n_rings + 1, inverse_of, np.ones(len(bins)))
     floor = (WEIGHT_FLOOR * total[:n_rings] / np.maximum(count[:n_rings], 1))[ring]
 
     def ratio(z0: int, data: np.ndarray, weight: np.ndarray) -> np.ndarray:
