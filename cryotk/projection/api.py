@@ -225,7 +225,7 @@ def reconstruct(
     keep = np.ones(len(table["optics_group"]), bool)
     if half is not None:
         if "random_subset" not in table:
-            raise DataError("particles have no half-sets (rlnRandomSubset)")
+            raise DataError("particles have no half-sets (rlnRandomSubset): leave half out, or take the particles of a refinement")
         keep = np.asarray(table["random_subset"]) == half
         if not keep.any():
             raise DataError(f"half-set {half} is empty")
