@@ -99,7 +99,7 @@ void main() {
   base *= base;                                 // light adds in linear space
   vec3 light = base * ((0.08 + 0.92 * open) * (0.24 + 0.32 * sky + 0.16 * side) + 0.92 * key * lit * (0.5 + 0.5 * open)) + 0.12 * shine * lit * open;
   light *= mix(0.45, 1.0, rim);                 // a dark rim parts what is in front from what is behind
-  if (cap) light = base * (0.18 + 0.5 * clamp((value(p) - level) / (1.0 - level), 0.0, 1.0));
+  if (cap) light = base * (0.36 + 0.6 * clamp((value(p) - level) / (1.0 - level), 0.0, 1.0));
   vec3 shown = sqrt(light);
   float depth = clamp((t - front) / (far - front), 0.0, 1.0);
   depth = clamp((depth - 0.3) / 0.7, 0.0, 1.0);
