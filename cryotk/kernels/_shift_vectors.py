@@ -8,7 +8,7 @@ from numba.extending import intrinsic
 
 from cryotk.kernels._emit import CONTRACT, I32, WIDE, at_end, data_of, in_vectors, load, running, splat, store
 
-__all__ = ["add_four_rows", "add_products", "four_dots", "product_and_power", "sum_and_difference", "transpose_tile"]
+__all__ = ["add_products", "product_and_power", "sum_and_difference", "transpose_tile"]
 
 
 @intrinsic
@@ -102,56 +102,6 @@ def product_and_power(typingctx, out, o, a, i, b, w, k, n):
 
         in_vectors(builder, n, body)
         return at_end(builder, sums, builder.fadd)
-
-    return signature, codegen
-
-
-@intrinsic
-def four_dots(typingctx, a, i, rows, j, n):
-    """``sum_p a_p rows_qp`` of n numbers of ``a``, from ``i`` on, with four rows of n numbers, from ``j`` on (uint64)."""
-    signature = types.UniTuple(types.float32, 4)(a, types.uint64, rows, types.uint64, types.uint64)
-
-    def codegen(context, builder, signature, args):
-        i, j, n = args[1], args[3], args[4]
-        a, rows = (data_of(context, builder, signature.args[x], args[x]) for x in (0, 2))
-        starts = [j]
-        for _ in range(3):
-            starts.append(builder.add(starts[-1], n))
-        sums = [running(builder, ir.FloatType(), 0.0) for _ in range(4)]
-
-        def body(p, width):
-            x = load(builder, builder.gep(a, [builder.add(i, p)]), width)
-            for start, places in zip(starts, sums, strict=True):
-                place = places[width]
-                row = load(builder, builder.gep(rows, [builder.add(start, p)]), width)
-                builder.store(builder.fadd(builder.load(place), builder.fmul(x, row, flags=CONTRACT), flags=CONTRACT), place)
-
-        in_vectors(builder, n, body)
-        return context.make_tuple(builder, signature.return_type, [at_end(builder, places, builder.fadd) for places in sums])
-
-    return signature, codegen
-
-
-@intrinsic
-def add_four_rows(typingctx, out, rows, j, n, w0, w1, w2, w3):
-    """``out_p += sum_q w_q rows_qp`` with four rows of n numbers, from ``j`` on (uint64)."""
-    signature = types.void(out, rows, types.uint64, types.uint64, *[types.float32] * 4)
-
-    def codegen(context, builder, signature, args):
-        j, n = args[2:4]
-        out, rows = (data_of(context, builder, signature.args[x], args[x]) for x in (0, 1))
-
-        def body(p, width):
-            place = builder.gep(out, [p])
-            total, start = load(builder, place, width), j
-            for weight in args[4:]:
-                row = load(builder, builder.gep(rows, [builder.add(start, p)]), width)
-                total = builder.fadd(total, builder.fmul(splat(builder, weight, width), row, flags=CONTRACT), flags=CONTRACT)
-                start = builder.add(start, n)
-            store(builder, total, place)
-
-        in_vectors(builder, n, body)
-        return context.get_dummy_value()
 
     return signature, codegen
 

@@ -10,7 +10,8 @@ import numba
 import numpy as np
 
 from cryotk.kernels._ragged import list_shifts
-from cryotk.kernels._shift_vectors import add_four_rows, add_products
+from cryotk.kernels._shift_vectors import add_products
+from cryotk.kernels._tiles import GROUP, LEAST, sums_of_group, sums_of_one, sums_of_two
 from cryotk.kernels.shift_grid import LANES, pays, row_width, shift_sums
 
 _jit = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
@@ -130,6 +131,63 @@ def _ramp_sums(weights, offset_start, offsets, low, high, n_children, n_over, gr
 
 
 @_inline
+def _ramp_sums_of_few(weights, offsets, first, last, n_children, n_over, ramps, twice, room, sums, marginal, out):
+    """``sum_t w E_t`` of every child of a parent, from the shifts with weight: (C, 2P), flat.
+
+    ``room`` is for weights of these shifts and positions of their ramps, of all children and of one. Sums of weights go to
+    ``sums``, those of each shift are added to ``marginal``.
+    """
+    chosen, places, own_chosen, own_places = room
+    count, children = np.uint64((last - first) * n_over), np.uint64(n_children)
+    zero, position = np.float32(0.0), np.uint64(first * n_children * n_over)
+    for c in range(children):
+        sums[c] = zero
+    n_places, n_positive = np.uint64(0), 0
+    for s in range(count):
+        total, at = zero, n_places * children
+        for c in range(children):
+            w = weights[position + c * count + s]
+            chosen[at + c] = w
+            sums[c] += w
+            total += w
+            n_positive += w > zero
+        if total > zero:
+            shift = offsets[first + s // np.uint64(n_over)] * n_over + s % np.uint64(n_over)
+            marginal[shift] += total
+            places[n_places] = np.uint64(shift) * twice
+            n_places += np.uint64(1)
+    if n_positive == 0:
+        return
+    c = np.uint64(0)
+    if twice < LEAST:
+        for c in range(children):
+            row = c * twice
+            for p in range(twice):
+                out[row + p] = zero
+            for s in range(n_places):
+                for p in range(twice):
+                    out[row + p] += chosen[s * children + c] * ramps[places[s] + p]
+        return
+    if 2 * n_positive > n_places * children:
+        while c + np.uint64(GROUP) <= children:
+            sums_of_group(out, c * twice, chosen, c, children, ramps, places, n_places, twice)
+            c += np.uint64(GROUP)
+        while c + np.uint64(2) <= children:
+            sums_of_two(out, c * twice, chosen, c, children, ramps, places, n_places, twice)
+            c += np.uint64(2)
+    while c < children:
+        # each from its own shifts
+        n_own = np.uint64(0)
+        for s in range(n_places):
+            if chosen[s * children + c] > zero:
+                own_chosen[n_own] = chosen[s * children + c]
+                own_places[n_own] = places[s]
+                n_own += np.uint64(1)
+        sums_of_one(out, c * twice, own_chosen, np.uint64(0), np.uint64(1), ramps, own_places, n_own, twice)
+        c += np.uint64(1)
+
+
+@_inline
 def _many_positive(weights, first, last, parent_class, n_children):
     """Whether tables of all shifts pay, class by class, for samples with weight of some parents."""
     per = max(1, LANES // n_children)
@@ -141,11 +199,11 @@ def _many_positive(weights, first, last, parent_class, n_children):
         a = end
     n_positive = 0
     # counted to the end only where they are few
-    while first < last and not pays(n_chunks * LANES, 1, n_positive):
+    while first < last and not pays(n_chunks, n_children, n_positive):
         for s in range(first, min(first + 1024, last)):
             n_positive += weights[s] > np.float32(0.0)
         first += 1024
-    return pays(n_chunks * LANES, 1, n_positive) and n_children <= LANES
+    return pays(n_chunks, n_children, n_positive)
 
 
 @_inline
@@ -161,11 +219,17 @@ def accumulate(data, data_weight, masked, model_ctf, image_start, slices, ramps,
                parent_direction, offset_start, offsets, n_over, weights, shells, signal_shell, offset_xy, old_offset,
                prior_offset, rows, row_weights, noise, per_image, per_particle, class_sum, class_offset, direction_sum,
                grid=None):
-    """Numba twin of :func:`accumulate_numpy`: single samples, or tables of all shifts where many have weight."""
+    """Numba twin of :func:`accumulate_numpy`: tiles of children and shifts, or tables of all shifts where many have weight."""
     n_particles, _, n_pixels = data.shape
     n_children = slices.shape[1]
     pixels, twice = np.uint64(n_pixels), np.uint64(2 * n_pixels)
-    ramp_sum = np.empty(2 * n_pixels, np.float32)
+    ramp_sums = np.empty(n_children * 2 * n_pixels, np.float32)
+    n_shifts = ramps.shape[0]
+    room = (
+        np.empty(n_shifts * n_children, np.float32), np.empty(n_shifts, np.uint64), np.empty(n_shifts, np.float32),
+        np.empty(n_shifts, np.uint64),
+    )  # fmt: skip
+    sums_of_few = np.empty(n_children, np.float32)
     marginal = np.zeros(ramps.shape[0], np.float64)
     if grid is not None:
         width = row_width(n_pixels)
@@ -192,7 +256,7 @@ def accumulate(data, data_weight, masked, model_ctf, image_start, slices, ramps,
             per_offset = n_children * n_over
             first, last = offset_start[begin] * per_offset, offset_start[end] * per_offset
             dense = _many_positive(weights, first, last, parent_class[begin:end], n_children)
-            for p in range(n_pixels):
+            for p in range(n_pixels if dense else 0):
                 er, ei = grid.centre[0, p], grid.centre[1, p]
                 centred[p] = data[i, 0, p] * er - data[i, 1, p] * ei
                 centred[n_pixels + p] = data[i, 0, p] * ei + data[i, 1, p] * er
@@ -204,7 +268,6 @@ def accumulate(data, data_weight, masked, model_ctf, image_start, slices, ramps,
             class_total = 0.0
             while a < parent_start[i + 1] and parent_class[a] == k:
                 first, last = offset_start[a], offset_start[a + 1]
-                position = first * n_children * n_over
                 slot = parent_slot[a]
                 parent_total = 0.0
                 if grid is not None:
@@ -215,38 +278,15 @@ def accumulate(data, data_weight, masked, model_ctf, image_start, slices, ramps,
                             weights, offset_start, offsets, table_low, table_high, n_children, n_over, grid, places, table,
                             lane_sums, marginal, turned, sums,
                         )
+                if not dense:
+                    _ramp_sums_of_few(
+                        weights, offsets, first, last, n_children, n_over, flat_ramps, twice, room, sums_of_few, marginal, ramp_sums
+                    )  # fmt: skip
                 for c in range(n_children):
-                    sum_w = np.float32(0.0)
+                    sum_w = sums_of_few[c]
                     if grid is not None:
                         if dense:
                             sum_w = lane_sums[(a - table_low) * n_children + c]
-                    for j in range(first, first if dense else last):
-                        for q in range(0, n_over, 4):
-                            four = min(4, n_over - q)
-                            n_positive, shift = 0, offsets[j] * n_over + q
-                            for x in range(four):
-                                n_positive += weights[position + x] > np.float32(0.0)
-                            if n_positive == 0:
-                                position += four
-                                continue
-                            if sum_w == 0.0:
-                                ramp_sum[:] = np.float32(0.0)
-                            at = np.uint64(shift) * twice
-                            if four == 4 and n_positive > 1:
-                                add_four_rows(
-                                    ramp_sum, flat_ramps, at, twice, weights[position], weights[position + 1], weights[position + 2],
-                                    weights[position + 3],
-                                )
-                            for x in range(four):
-                                w = weights[position]
-                                position += 1
-                                if w > 0.0:
-                                    if four != 4 or n_positive == 1:
-                                        for p in range(twice):
-                                            ramp_sum[p] += w * flat_ramps[at + p]
-                                    sum_w += w
-                                    marginal[shift + x] += w
-                                at += twice
                     if sum_w > 0.0:
                         parent_total += sum_w
                         child = np.uint64(slot * n_children + c)
@@ -260,8 +300,9 @@ def accumulate(data, data_weight, masked, model_ctf, image_start, slices, ramps,
                         else:
                             add_products(
                                 flat_rows, child * twice, flat_row_weights, child * pixels, flat_mean, flat_data, np.uint64(i) * twice,
-                                flat_data_weight, np.uint64(i) * pixels, flat_slices, child * twice, ramp_sum, np.uint64(0), pixels, sum_w,
-                            )
+                                flat_data_weight, np.uint64(i) * pixels, flat_slices, child * twice, ramp_sums, np.uint64(c) * twice,
+                                pixels, sum_w,
+                            )  # fmt: skip
                 class_total += parent_total
                 direction_sum[k, parent_direction[a]] += parent_total
                 a += 1

@@ -3,7 +3,7 @@
 With ``Y`` the weighted image, ``V`` a slice and ``E_t = exp(-2 pi i k.t)`` the phase ramp of a shift, the log weight of
 a sample is ``Re sum conj(Y E_t) V - 1/2 sum W |V|^2 + log prior``. For one image and slice the product
 ``conj(Y) V`` is formed once, and every shift is one dot product of 2 P numbers with a row of a table that all images
-share. Complex arrays are stored split, ``(..., 2, P)`` float32, real part first. Sums are float32.
+share: a small matrix product for the children of an orientation. Complex arrays are stored split, ``(..., 2, P)`` float32, real part first. Sums are float32.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import numba
 import numpy as np
 
 from cryotk.kernels._ragged import list_priors, list_shifts
-from cryotk.kernels._shift_vectors import four_dots, product_and_power
+from cryotk.kernels._shift_vectors import product_and_power
+from cryotk.kernels._tiles import LEAST, TALL, dots_of_one, dots_of_tall, dots_of_two
 from cryotk.kernels.shift_grid import LANES, pays, row_width, shift_scores
 
 _jit = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
@@ -103,17 +104,20 @@ def _many_shifts(i, image, centred, w, own, slices, n_children, begin, end, pare
 @_jit
 def ragged_scores(images, self_weights, slices, ramps, parent_start, parent_slot, parent_prior, parent_class,
                   offset_start, offsets, n_over, log_prior_offset, out, grid=None):
-    """Numba twin of :func:`ragged_scores_numpy`: one dot product per sample, or tables of all shifts where most are wanted."""
+    """Numba twin of :func:`ragged_scores_numpy`: tiles of children and shifts, or tables of all shifts where most are wanted."""
     n_images, _, n_pixels = images.shape
     n_children = slices.shape[1]
     per_class = log_prior_offset.shape[1] > 1
     pixels, twice = np.uint64(n_pixels), np.uint64(2 * n_pixels)
-    product, centred = np.empty(2 * n_pixels, np.float32), np.empty(2 * n_pixels, np.float32)
+    product, base = np.empty(n_children * 2 * n_pixels, np.float32), np.empty(n_children, np.float32)
+    in_tiles = n_over == 4 and 2 * n_pixels >= LEAST
+    children, tall, four, two, one = np.uint64(n_children), np.uint64(TALL), np.uint64(4), np.uint64(2), np.uint64(1)
     flat_slices, flat_ramps = slices.reshape(slices.size), ramps.reshape(ramps.size)
     half, w = np.float32(0.5), self_weights.reshape(self_weights.size)
     if grid is not None:
         width, n_a, n_b = row_width(n_pixels), grid.cos_x.shape[1], grid.cos_y.shape[1]
         n_listed = max(1, LANES // n_children) * grid.cell.shape[0]
+        centred = np.empty(2 * n_pixels, np.float32)
         room = (
             np.zeros((LANES, width), np.float32), np.empty((width, LANES), np.float32), np.empty((2, n_b, 2, n_a, LANES), np.float32),
             np.empty(LANES, np.float32), np.empty(n_listed, np.uint32), np.empty(n_listed, np.float32),
@@ -122,34 +126,45 @@ def ragged_scores(images, self_weights, slices, ramps, parent_start, parent_slot
         image, own = images[i].reshape(2 * n_pixels), np.uint64(i) * pixels
         if grid is not None:
             begin, end = parent_start[i], parent_start[i + 1]
-            if pays(end - begin, n_children, (offset_start[end] - offset_start[begin]) * n_children * n_over):
+            n_chunks = ((end - begin) * n_children + LANES - 1) // LANES
+            if pays(n_chunks, n_children, (offset_start[end] - offset_start[begin]) * n_children * n_over):
                 _many_shifts(i, image, centred, w, own, flat_slices, n_children, begin, end, parent_slot, parent_prior, parent_class,
                              offset_start, offsets, n_over, log_prior_offset, out, grid, room)
                 continue
         for a in range(parent_start[i], parent_start[i + 1]):
             first, last = offset_start[a], offset_start[a + 1]
-            position = first * n_children * n_over
+            position, count = np.uint64(first * n_children * n_over), np.uint64((last - first) * n_over)
             k = parent_class[a] if per_class else 0
-            for c in range(n_children):
+            for c in range(np.uint64(n_children)):
                 v = np.uint64(parent_slot[a] * n_children + c) * twice
-                base = parent_prior[a] - half * product_and_power(product, np.uint64(0), flat_slices, v, image, w, own, pixels)
-                for j in range(first, last):
-                    t = offsets[j]
-                    prior = base + log_prior_offset[i, k, t]
-                    if n_over == 4:
-                        of_four = four_dots(product, np.uint64(0), flat_ramps, np.uint64(4 * t) * twice, twice)
-                        for q in range(4):
-                            out[position + q] = of_four[q] + prior
-                        position += 4
-                        continue
-                    for q in range(n_over):
-                        at = np.uint64(t * n_over + q) * twice
-                        s = np.float32(0.0)
-                        for p in range(twice):
-                            # Re(conj(Y) V conj(E)), E stored
-                            s += product[p] * flat_ramps[at + p]
-                        out[position] = s + prior
-                        position += 1
+                power = product_and_power(product, c * twice, flat_slices, v, image, w, own, pixels)
+                base[c] = parent_prior[a] - half * power
+            for j in range(first, last):
+                t = np.uint64(offsets[j])
+                prior, c = log_prior_offset[i, k, t], np.uint64(0)
+                if in_tiles:
+                    ramp = four * t * twice
+                    while c + tall <= children:
+                        dots_of_tall(
+                            out, position + c * count, count, product, c * twice, flat_ramps, ramp, twice, base, c, prior
+                        )  # fmt: skip
+                        c += tall
+                    while c + two <= children:
+                        dots_of_two(out, position + c * count, count, product, c * twice, flat_ramps, ramp, twice, base, c, prior)
+                        c += two
+                    while c < children:
+                        dots_of_one(out, position + c * count, count, product, c * twice, flat_ramps, ramp, twice, base, c, prior)
+                        c += one
+                else:
+                    for c in range(children):
+                        for q in range(np.uint64(n_over)):
+                            at = (t * np.uint64(n_over) + q) * twice
+                            s = np.float32(0.0)
+                            for p in range(twice):
+                                # Re(conj(Y) V conj(E)), E stored
+                                s += product[c * twice + p] * flat_ramps[at + p]
+                            out[position + c * count + q] = s + (base[c] + prior)
+                position += np.uint64(n_over)
 
 
 # One block per parent: a small matrix product of (children) x (shifts) over the 2 P numbers of a slice, tile by tile through

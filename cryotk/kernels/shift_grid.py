@@ -98,10 +98,11 @@ def make_shift_grid(kx: np.ndarray, ky: np.ndarray, shifts: np.ndarray, box: int
 
 
 @_inline
-def pays(n_parents, n_children, n_samples):
-    """Whether a table of all shifts is cheaper than a dot product for each of ``n_samples`` fine samples."""
-    n_chunks = (n_parents * n_children + LANES - 1) // LANES
-    return n_children <= LANES and n_samples > 32 * LANES * n_chunks
+def pays(n_chunks, n_children, n_samples):
+    """Whether tables of all shifts, for ``n_chunks`` times LANES rows, are cheaper than tiles of ``n_samples`` fine samples."""
+    # measured: of more children a tile reads less
+    per_row = 40 if n_children >= 4 else 26
+    return n_children <= LANES and n_samples > per_row * LANES * n_chunks
 
 
 @_inline

@@ -242,7 +242,8 @@ def _ragged_case(seed=8, n_pixels=70, n_children=2, n_over=4, n_coarse=5, per_cl
 RAGGED = {
     "sparse": {}, "dense": {"dense": True}, "eight children": {"n_children": 8}, "many children": {"n_children": 19, "n_pixels": 31},
     "many offsets": {"n_coarse": 21, "dense": True, "n_pixels": 130}, "no oversampling": {"n_children": 1, "n_over": 1},
-    "one prior": {"per_class": False}, "one pixel": {"n_pixels": 1},
+    "one prior": {"per_class": False}, "one pixel": {"n_pixels": 1}, "eleven children": {"n_children": 11, "dense": True},
+    "shortest rows of tiles": {"n_pixels": 32, "n_children": 8, "dense": True}, "too short": {"n_pixels": 31, "n_children": 8},
 }  # fmt: skip
 
 
@@ -260,7 +261,7 @@ def test_accumulate(backend, case):
     rng = np.random.default_rng(9)
     b, _, n_pixels = c["images"].shape
     n_children, n_over, n_shells = c["slices"].shape[1], c["n_over"], 7
-    weights = rng.uniform(-2 if case != "dense" else 0.01, 1, len(c["offsets"]) * n_children * n_over)
+    weights = rng.uniform(0.01 if RAGGED[case].get("dense") else -2, 1, len(c["offsets"]) * n_children * n_over)
     weights = np.maximum(weights, 0).astype(F4)
     position = (c["offset_start"][c["parent_start"]] * n_children * n_over).astype(int)
     weights[position[2] : position[3]] = 0  # a particle that was dropped
