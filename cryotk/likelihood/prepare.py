@@ -55,6 +55,13 @@ CACHE_BYTES = 1_000_000
 """Images that are masked and transformed together on the CPU: what is between them stays in its caches."""
 
 
+def _apply_ramps(x: Any, ramps: Any) -> None:
+    """Multiply complex numbers, stored split, by others."""
+    real = x[:, 0] * ramps[:, 0] - x[:, 1] * ramps[:, 1]
+    x[:, 1] = x[:, 0] * ramps[:, 1] + x[:, 1] * ramps[:, 0]
+    x[:, 0] = real
+
+
 @dataclass
 class ParticleColumns:
     """The per-image numbers the likelihood needs, as plain arrays over all images of a data set."""
@@ -239,8 +246,9 @@ class ImagePreparation:
             self._gather(backend.rfft2(unmasked), x_unmasked[some])
         outside = backend.to_host(outside_power)
         if fractional_shift:
+            ramps = backend.to_device(lattice.ramps((offset_px - rounded)[of_image]))
             for x in (x_masked, x_unmasked):
-                self._apply_shift(x, (offset_px - rounded)[of_image])
+                _apply_ramps(x, ramps)
         c = self._ctf(image_index)
         s = np.asarray(scales, np.float64)
         s32 = there(s[:, None], np.float32)
@@ -341,12 +349,6 @@ class ImagePreparation:
             transform, self._rows, self._columns, self._signs, self._there_phase, self._use_phase,
             np.float32(1.0 / self.optics.box_size**2), out,
         )  # fmt: skip
-
-    def _apply_shift(self, x: Any, shift_px: np.ndarray) -> None:
-        ramps = self.backend.to_device(self.lattice.ramps(shift_px))
-        real = x[:, 0] * ramps[:, 0] - x[:, 1] * ramps[:, 1]
-        x[:, 1] = x[:, 0] * ramps[:, 1] + x[:, 1] * ramps[:, 0]
-        x[:, 0] = real
 
     def _noise_outside(self, image_index: np.ndarray) -> np.ndarray:
         """Noise of the estimated spectrum where the mask leaves out the image, the same for the same image and seed."""
