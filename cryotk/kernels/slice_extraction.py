@@ -9,11 +9,10 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from cryotk.kernels._vectors import interpolate_corners
+from cryotk.kernels._corners import AT_ONCE, CHUNK, as_coordinates, interpolate_many, place_many
+from cryotk.kernels._emit import WIDE
 
 _jit = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
-CHUNK = 64
-"""Pixels whose places are found, in vector instructions, before their values are looked up."""
 
 
 def extract_slices_numpy(volume, inverse, kx, ky, padding, r_max, places, out):
@@ -55,46 +54,29 @@ def extract_slices_numpy(volume, inverse, kx, ky, padding, r_max, places, out):
 @_jit
 def extract_slices_3d(volume, inverse, kx, ky, padding, r_max, places, out):
     """Numba twin of :func:`extract_slices_numpy` for volumes, on a flat float32 view: no wrap-around checks."""
-    origin = r_max + 1
-    limit = r_max * r_max + 1e-6
-    one = np.float32(1.0)
     step_y, step_z = 2 * volume.shape[2], 2 * volume.shape[2] * volume.shape[1]
     row, sheet = np.uint64(step_y), np.uint64(step_z)
+    steps, limit, origin = (2.0, float(step_y), float(step_z)), r_max * r_max + 1e-6, float(r_max + 1)
     v = volume.reshape(volume.size).view(np.float32)
-    n = kx.shape[0]
-    place, fractions = np.empty(CHUNK, np.int64), np.empty((3, CHUNK), np.float32)
-    sign = np.empty(CHUNK, np.float32)
+    n = np.uint64(kx.shape[0])
+    xy = as_coordinates(kx, ky, False)
+    x, y = xy[0], xy[1]
+    place, fractions, sign = np.empty(CHUNK, np.int64), np.empty(3 * CHUNK, np.float32), np.empty(CHUNK, np.float32)
+    re, im = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32)
     for i in range(inverse.shape[0]):
-        a00, a01 = inverse[i, 0, 0] * padding, inverse[i, 0, 1] * padding
-        a10, a11 = inverse[i, 1, 0] * padding, inverse[i, 1, 1] * padding
-        a20, a21 = inverse[i, 2, 0] * padding, inverse[i, 2, 1] * padding
+        m = inverse[i]
+        matrix = (
+            m[0, 0] * padding, m[0, 1] * padding, m[1, 0] * padding, m[1, 1] * padding, m[2, 0] * padding, m[2, 1] * padding
+        )  # fmt: skip
         real, imag = out[places[i], 0], out[places[i], 1]
-        for first in range(0, n, CHUNK):
-            m = min(CHUNK, n - first)
-            for p in range(m):
-                qx, qy = np.float64(kx[first + p]), np.float64(ky[first + p])
-                x = a00 * qx + a01 * qy
-                y = a10 * qx + a11 * qy
-                z = a20 * qx + a21 * qy
-                outside = x * x + y * y + z * z > limit
-                s = -1.0 if x < 0 else 1.0
-                # one that is outside is looked up at the centre, and counts as zero
-                x = 0.0 if outside else x * s
-                y = origin if outside else y * s + origin
-                z = origin if outside else z * s + origin
-                # all three are >= 0: truncation is floor
-                x0, y0, z0 = np.int64(x), np.int64(y), np.int64(z)
-                fractions[0, p], fractions[1, p], fractions[2, p] = x - x0, y - y0, z - z0
-                place[p] = z0 * step_z + y0 * step_y + 2 * x0
-                sign[p] = 0.0 if outside else s
-            for p in range(m):
-                fx, fy, fz = fractions[0, p], fractions[1, p], fractions[2, p]
-                gx, gy, gz = one - fx, one - fy, one - fz
-                b00 = np.uint64(place[p])
-                b01, b10 = b00 + row, b00 + sheet
-                re, im = interpolate_corners(v, b00, b01, b10, b10 + row, gz * gy, gz * fy, fz * gy, fz * fy, gx, fx)
-                real[first + p] = abs(sign[p]) * re
-                imag[first + p] = sign[p] * im
+        for first in range(np.uint64(0), n, np.uint64(CHUNK)):
+            for q in range(np.uint64(0), np.uint64(CHUNK), np.uint64(AT_ONCE)):
+                place_many(x, y, first + q, matrix, limit, origin, steps, place, fractions, sign, q)
+            for q in range(np.uint64(0), np.uint64(CHUNK), np.uint64(WIDE)):
+                interpolate_many(v, row, sheet, place, fractions, sign, q, re, im)
+            for p in range(min(np.uint64(CHUNK), n - first)):
+                real[first + p] = re[p]
+                imag[first + p] = im[p]
 
 
 @_jit

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from cryotk.kernels._corners import AT_ONCE, CHUNK, as_coordinates, place_many
 from cryotk.kernels._vectors import add_corner_pair
 
 _jit = numba.njit(nogil=True, cache=True, error_model="numpy")
-CHUNK = 64
-"""Pixels whose places are found, in vector instructions, before their values are added."""
 
 
 def insert_slices_numpy(data, weight, rows, weights, picked, inverse, kx, ky, padding, r_max):
@@ -51,47 +50,31 @@ def insert_slices_numpy(data, weight, rows, weights, picked, inverse, kx, ky, pa
 @_jit
 def insert_slices_3d(data, weight, rows, weights, picked, inverse, kx, ky, padding, r_max):
     """Numba twin of :func:`insert_slices_numpy` for volumes."""
-    origin = r_max + 1
-    limit = r_max * r_max + 1e-6
-    n_x = data.shape[2]
-    n_xy = n_x * data.shape[1]
+    n_x, n_xy = data.shape[2], data.shape[2] * data.shape[1]
+    steps, limit, origin = (1.0, float(n_x), float(n_xy)), r_max * r_max + 1e-6, float(r_max + 1)
     d, w = data.reshape(data.size).view(np.float64), weight.reshape(weight.size)
     row, sheet = np.uint64(n_x), np.uint64(n_xy)
-    n = kx.shape[0]
-    place, fractions = np.empty(CHUNK, np.int64), np.empty((3, CHUNK))
-    value, sign = np.empty(CHUNK), np.empty(CHUNK)
+    n = np.uint64(kx.shape[0])
+    xy = as_coordinates(kx, ky, True)
+    x, y = xy[0], xy[1]
+    place, fractions, sign = np.empty(CHUNK, np.int64), np.empty(3 * CHUNK), np.empty(CHUNK)
+    axis_y, axis_z = np.uint64(CHUNK), np.uint64(2 * CHUNK)
     for i in range(inverse.shape[0]):
-        a00, a01 = inverse[i, 0, 0] * padding, inverse[i, 0, 1] * padding
-        a10, a11 = inverse[i, 1, 0] * padding, inverse[i, 1, 1] * padding
-        a20, a21 = inverse[i, 2, 0] * padding, inverse[i, 2, 1] * padding
+        m = inverse[i]
+        matrix = (
+            m[0, 0] * padding, m[0, 1] * padding, m[1, 0] * padding, m[1, 1] * padding, m[2, 0] * padding, m[2, 1] * padding
+        )  # fmt: skip
         real, imag, of_row = rows[picked[i], 0], rows[picked[i], 1], weights[picked[i]]
-        for first in range(0, n, CHUNK):
-            m = min(CHUNK, n - first)
-            for p in range(m):
-                left_out = kx[first + p] == 0 and ky[first + p] < 0
-                qx, qy = np.float64(kx[first + p]), np.float64(ky[first + p])
-                x = a00 * qx + a01 * qy
-                y = a10 * qx + a11 * qy
-                z = a20 * qx + a21 * qy
-                left_out |= x * x + y * y + z * z > limit
-                s = -1.0 if x < 0 else 1.0
-                # one that is left out is looked up at the centre, and adds nothing
-                x = 0.0 if left_out else x * s
-                y = origin if left_out else y * s + origin
-                z = origin if left_out else z * s + origin
-                # all three are >= 0: truncation is floor
-                x0, y0, z0 = np.int64(x), np.int64(y), np.int64(z)
-                fractions[0, p], fractions[1, p], fractions[2, p] = x - x0, y - y0, z - z0
-                place[p] = z0 * n_xy + y0 * n_x + x0
-                value[p] = 0.0 if left_out else np.float64(of_row[first + p])
-                sign[p] = s
-            for p in range(m):
-                c = value[p]
-                if not c > 0.0:
+        for first in range(np.uint64(0), n, np.uint64(CHUNK)):
+            for q in range(np.uint64(0), np.uint64(CHUNK), np.uint64(AT_ONCE)):
+                place_many(x, y, first + q, matrix, limit, origin, steps, place, fractions, sign, q)
+            for p in range(min(np.uint64(CHUNK), n - first)):
+                c, s = np.float64(of_row[first + p]), sign[p]
+                if not c > 0.0 or s == 0.0:
                     continue
-                fx, fy, fz = fractions[0, p], fractions[1, p], fractions[2, p]
+                fx, fy, fz = fractions[p], fractions[axis_y + p], fractions[axis_z + p]
                 gx, gy, gz = 1.0 - fx, 1.0 - fy, 1.0 - fz
-                re, im = np.float64(real[first + p]), sign[p] * np.float64(imag[first + p])
+                re, im = np.float64(real[first + p]), s * np.float64(imag[first + p])
                 k = np.uint64(place[p])
                 add_corner_pair(d, w, k, gz * gy, gx, fx, re, im, c)
                 add_corner_pair(d, w, k + row, gz * fy, gx, fx, re, im, c)
