@@ -52,7 +52,7 @@ def _sums_of_each(builder: Any, vectors: list[Any]) -> Any:
 
 
 def _dots(n_rows: int) -> Any:
-    """``out[c, q] = sum_p a[c, p] rows[q, p] + base[c] + prior`` of ``n_rows`` rows c of ``a`` and four rows q.
+    """``out[c, q] = sum_p a[c, p] rows[q, p] + base[c] + prior[q]`` of ``n_rows`` rows c of ``a`` and four rows q.
 
     Flat float32 arrays with positions (uint64): row c of ``a`` is at ``i + c n``, row q at ``j + q n``, what comes out at
     ``o + c stride + q``. There are ``LEAST`` numbers in a row at least.
@@ -61,11 +61,11 @@ def _dots(n_rows: int) -> Any:
     @intrinsic
     def dots(typingctx, out, o, stride, a, i, rows, j, n, base, b, prior):
         u8 = types.uint64
-        signature = types.void(out, u8, u8, a, u8, rows, u8, u8, base, u8, types.float32)
+        signature = types.void(out, u8, u8, a, u8, rows, u8, u8, base, u8, prior)
 
         def codegen(context, builder, signature, args):
-            o, stride, i, j, n, b, prior = (args[k] for k in (1, 2, 4, 6, 7, 9, 10))
-            out, a, rows, base = (data_of(context, builder, signature.args[k], args[k]) for k in (0, 3, 5, 8))
+            o, stride, i, j, n, b = (args[k] for k in (1, 2, 4, 6, 7, 9))
+            out, a, rows, base, prior = (data_of(context, builder, signature.args[k], args[k]) for k in (0, 3, 5, 8, 10))
             vector = ir.VectorType(ir.FloatType(), _WIDE)
             zero = ir.Constant(vector, [0.0] * _WIDE)
 
@@ -102,7 +102,9 @@ def _dots(n_rows: int) -> Any:
             dots = _sums_of_each(builder, [builder.load(place) for place in sums])
             of_row = load(builder, builder.gep(base, [b]), n_rows) if n_rows > 1 else splat(builder, builder.load(builder.gep(base, [b])), 1)
             offset = _pick(builder, of_row, of_row, [c for c in range(n_rows) for _ in range(_ACROSS)])
-            total = builder.fadd(dots, builder.fadd(offset, splat(builder, prior, n_rows * _ACROSS)))
+            of_shift = load(builder, prior, _ACROSS)
+            of_shift = _pick(builder, of_shift, of_shift, [q for _ in range(n_rows) for q in range(_ACROSS)])
+            total = builder.fadd(dots, builder.fadd(offset, of_shift))
             for c in range(n_rows):
                 store(builder, _pick(builder, total, total, [c * _ACROSS + q for q in range(_ACROSS)]), builder.gep(out, [o]))
                 o = builder.add(o, stride)

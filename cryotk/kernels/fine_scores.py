@@ -17,6 +17,8 @@ from cryotk.kernels._tiles import LEAST, TALL, dots_of_one, dots_of_tall, dots_o
 from cryotk.kernels.shift_grid import LANES, pays, row_width, shift_scores
 
 _jit = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
+ALIKE = 8
+"""Parents without children, with the same offsets, that are done together."""
 # see shift_grid.py
 _inline = numba.njit(
     nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy", inline="always"
@@ -101,6 +103,24 @@ def _many_shifts(i, image, centred, w, own, slices, n_children, begin, end, pare
             first += count
 
 
+@_inline
+def _alike(a, b, offset_start, offsets, parent_class, per_class):
+    """Whether two parents have the same offsets, and the same priors of them."""
+    n = offset_start[a + 1] - offset_start[a]
+    if offset_start[b + 1] - offset_start[b] != n or (per_class and parent_class[a] != parent_class[b]):
+        return False
+    same = True
+    for j in range(n):
+        same &= offsets[offset_start[a] + j] == offsets[offset_start[b] + j]
+    return same
+
+
+@_inline
+def _in_a_row(offsets, j):
+    """Whether four offsets follow each other, and so do their ramps."""
+    return offsets[j + 1] == offsets[j] + 1 and offsets[j + 2] == offsets[j] + 2 and offsets[j + 3] == offsets[j] + 3
+
+
 @_jit
 def ragged_scores(images, self_weights, slices, ramps, parent_start, parent_slot, parent_prior, parent_class,
                   offset_start, offsets, n_over, log_prior_offset, out, grid=None):
@@ -109,9 +129,10 @@ def ragged_scores(images, self_weights, slices, ramps, parent_start, parent_slot
     n_children = slices.shape[1]
     per_class = log_prior_offset.shape[1] > 1
     pixels, twice = np.uint64(n_pixels), np.uint64(2 * n_pixels)
-    product, base = np.empty(n_children * 2 * n_pixels, np.float32), np.empty(n_children, np.float32)
-    in_tiles = n_over == 4 and 2 * n_pixels >= LEAST
-    children, tall, four, two, one = np.uint64(n_children), np.uint64(TALL), np.uint64(4), np.uint64(2), np.uint64(1)
+    most = max(n_children, ALIKE)
+    product, base, prior = np.empty(most * 2 * n_pixels, np.float32), np.empty(most, np.float32), np.empty(4, np.float32)
+    long_enough, over = 2 * n_pixels >= LEAST, np.uint64(n_over)
+    children, tall, four, two = np.uint64(n_children), np.uint64(TALL), np.uint64(4), np.uint64(2)
     flat_slices, flat_ramps = slices.reshape(slices.size), ramps.reshape(ramps.size)
     half, w = np.float32(0.5), self_weights.reshape(self_weights.size)
     if grid is not None:
@@ -131,40 +152,54 @@ def ragged_scores(images, self_weights, slices, ramps, parent_start, parent_slot
                 _many_shifts(i, image, centred, w, own, flat_slices, n_children, begin, end, parent_slot, parent_prior, parent_class,
                              offset_start, offsets, n_over, log_prior_offset, out, grid, room)
                 continue
-        for a in range(parent_start[i], parent_start[i + 1]):
-            first, last = offset_start[a], offset_start[a + 1]
-            position, count = np.uint64(first * n_children * n_over), np.uint64((last - first) * n_over)
+        a, end = parent_start[i], parent_start[i + 1]
+        while a < end:
+            first, n_offsets = offset_start[a], offset_start[a + 1] - offset_start[a]
             k = parent_class[a] if per_class else 0
-            for c in range(np.uint64(n_children)):
-                v = np.uint64(parent_slot[a] * n_children + c) * twice
-                power = product_and_power(product, c * twice, flat_slices, v, image, w, own, pixels)
-                base[c] = parent_prior[a] - half * power
-            for j in range(first, last):
-                t = np.uint64(offsets[j])
-                prior, c = log_prior_offset[i, k, t], np.uint64(0)
-                if in_tiles:
-                    ramp = four * t * twice
-                    while c + tall <= children:
+            together = 1
+            if n_children == 1:
+                # parents with the same offsets are to each other what children are
+                while together < ALIKE and a + together < end and _alike(a, a + together, offset_start, offsets, parent_class, per_class):
+                    together += 1
+            n_rows = np.uint64(together * n_children)
+            for r in range(n_rows):
+                parent = a + r // children
+                v = np.uint64(parent_slot[parent] * n_children + r % children) * twice
+                power = product_and_power(product, r * twice, flat_slices, v, image, w, own, pixels)
+                base[r] = parent_prior[parent] - half * power
+            position, count, s = np.uint64(first * n_children * n_over), np.uint64(n_offsets * n_over), np.uint64(0)
+            while s < count:
+                j = first + s // over
+                ramp = (np.uint64(offsets[j]) * over + s % over) * twice
+                if long_enough and s + four <= count and (n_over == 4 or (n_over == 1 and _in_a_row(offsets, j))):
+                    for q in range(four):
+                        prior[q] = log_prior_offset[i, k, offsets[first + (s + q) // over]]
+                    r = np.uint64(0)
+                    while r + tall <= n_rows:
                         dots_of_tall(
-                            out, position + c * count, count, product, c * twice, flat_ramps, ramp, twice, base, c, prior
+                            out, position + r * count + s, count, product, r * twice, flat_ramps, ramp, twice, base, r, prior
                         )  # fmt: skip
-                        c += tall
-                    while c + two <= children:
-                        dots_of_two(out, position + c * count, count, product, c * twice, flat_ramps, ramp, twice, base, c, prior)
-                        c += two
-                    while c < children:
-                        dots_of_one(out, position + c * count, count, product, c * twice, flat_ramps, ramp, twice, base, c, prior)
-                        c += one
+                        r += tall
+                    while r + two <= n_rows:
+                        dots_of_two(
+                            out, position + r * count + s, count, product, r * twice, flat_ramps, ramp, twice, base, r, prior
+                        )  # fmt: skip
+                        r += two
+                    while r < n_rows:
+                        dots_of_one(
+                            out, position + r * count + s, count, product, r * twice, flat_ramps, ramp, twice, base, r, prior
+                        )  # fmt: skip
+                        r += np.uint64(1)
+                    s += four
                 else:
-                    for c in range(children):
-                        for q in range(np.uint64(n_over)):
-                            at = (t * np.uint64(n_over) + q) * twice
-                            s = np.float32(0.0)
-                            for p in range(twice):
-                                # Re(conj(Y) V conj(E)), E stored
-                                s += product[c * twice + p] * flat_ramps[at + p]
-                            out[position + c * count + q] = s + (base[c] + prior)
-                position += np.uint64(n_over)
+                    for r in range(n_rows):
+                        dot = np.float32(0.0)
+                        for p in range(twice):
+                            # Re(conj(Y) V conj(E)), E stored
+                            dot += product[r * twice + p] * flat_ramps[ramp + p]
+                        out[position + r * count + s] = dot + (base[r] + log_prior_offset[i, k, offsets[j]])
+                    s += np.uint64(1)
+            a += together
 
 
 # One block per parent: a small matrix product of (children) x (shifts) over the 2 P numbers of a slice, tile by tile through

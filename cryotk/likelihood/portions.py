@@ -16,7 +16,7 @@ import numpy as np
 
 __all__ = ["TILE_BYTES", "Portion", "Scratch", "cut_portions", "cut_tiles", "pays_in_portions"]
 
-PORTION_BYTES = 4_000_000
+PORTION_BYTES = 8_000_000
 TILE_BYTES = 4_000_000
 """Slices (and rows) of orientations that particles of a block share, while they pass by."""
 
