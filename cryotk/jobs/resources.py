@@ -201,22 +201,22 @@ def _batch(w: Work, expectation: float) -> float:
 
 
 # Seconds of one core, measured; a pixel is one of a half plane within the window.
-SECONDS_IMAGE = 25e-9
+SECONDS_IMAGE = 9e-9
 """Reading and preparing, per pixel of an image."""
-SECONDS_LATTICE = 80e-9
+SECONDS_LATTICE = 30e-9
 """Preparing, noise: per pixel of the lattice."""
 FLOPS = 6e10
 """Of the coarse pass' matrix products."""
 SECONDS_SELECT = 1.2e-9
 """Per score of the coarse pass."""
-SECONDS_RAGGED = 0.3e-9
+SECONDS_RAGGED = 0.03e-9
 """Coarse scores of local searches, per pixel."""
-SECONDS_NEAR = 3e-9
+SECONDS_NEAR = 2e-9
 """A coarse slice that neighbours share, per pixel."""
-SECONDS_SLICE = 8e-9
-SECONDS_SAMPLE = 0.35e-9
+SECONDS_SLICE = 3e-9
+SECONDS_SAMPLE = 0.16e-9
 """Fine scores and sums, per sample and pixel."""
-SECONDS_INSERT = 12e-9
+SECONDS_INSERT = 6e-9
 SECONDS_MOMENTUM = 35e-9
 SECONDS_POINT = 60e-9
 """Maximisation, per point of the padded transform."""
@@ -233,9 +233,9 @@ def seconds_of_iteration(w: Work) -> float:
     elif w.local:
         per = n * w.n_classes * w.orientations
         total += per * w.coarse_pixels * (SECONDS_NEAR + w.n_offsets * SECONDS_RAGGED)
-    portions = w.local
     if w.is_3d:
-        total += blocks * w.slots * w.n_children * p * SECONDS_SLICE * (2 if portions else 1)
+        # made for the scores and again for the sums
+        total += blocks * w.slots * w.n_children * p * SECONDS_SLICE * (2 if w.align and not w.shared_slices else 1)
     total += n * w.significant * w.samples * p * SECONDS_SAMPLE
     total += blocks * w.slots * w.n_children * p * SECONDS_INSERT * (1.0 if w.is_3d else 0.5)
     # momenta are of the whole box
