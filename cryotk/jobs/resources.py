@@ -197,7 +197,7 @@ def _batch(w: Work, expectation: float) -> float:
     inverse = (w.padding * w.box + 3) * w.box * (w.padding * w.box / 2 + 2) * 16 if w.is_3d else 0.0
     # copies of a class's sums, then what an update makes of them
     update = max(3 * 24 * one, 2 * 24 * one + 130 * one) + inverse
-    return max(momenta + expectation, 2 * momenta + 2 * 24 * w.points + 8 * w.points + update + 32 * cube * w.n_classes)
+    return max(momenta + expectation, 2 * momenta + 2 * 24 * w.points + 8 * w.points + update + 20 * cube * w.n_classes)
 
 
 # Seconds of one core, measured; a pixel is one of a half plane within the window.
