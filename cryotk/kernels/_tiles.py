@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import llvmlite.binding
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, config
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
 
 from cryotk.kernels._emit import CONTRACT, I32, data_of, load, splat, store
@@ -19,7 +19,7 @@ from cryotk.kernels._emit import CONTRACT, I32, data_of, load, splat, store
 __all__ = ["GROUP", "LEAST", "TALL", "dots_of_one", "dots_of_tall", "dots_of_two", "sums_of_group", "sums_of_one", "sums_of_two"]
 
 # Thirty-two registers of 16 numbers, or sixteen of 8: what a tile holds must fit.
-_MANY = bool(llvmlite.binding.get_host_cpu_features().get("avx512f", False))
+_MANY = "+avx512f" in (get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES).split(",")
 _WIDE = 16 if _MANY else 8
 _ACROSS = 4
 TALL = 4 if _MANY else 2

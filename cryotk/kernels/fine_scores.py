@@ -174,21 +174,15 @@ def ragged_scores(images, self_weights, slices, ramps, parent_start, parent_slot
                 if long_enough and s + four <= count and (n_over == 4 or (n_over == 1 and _in_a_row(offsets, j))):
                     for q in range(four):
                         prior[q] = log_prior_offset[i, k, offsets[first + (s + q) // over]]
-                    r = np.uint64(0)
+                    r, o = np.uint64(0), position + s
                     while r + tall <= n_rows:
-                        dots_of_tall(
-                            out, position + r * count + s, count, product, r * twice, flat_ramps, ramp, twice, base, r, prior
-                        )  # fmt: skip
+                        dots_of_tall(out, o + r * count, count, product, r * twice, flat_ramps, ramp, twice, base, r, prior)
                         r += tall
                     while r + two <= n_rows:
-                        dots_of_two(
-                            out, position + r * count + s, count, product, r * twice, flat_ramps, ramp, twice, base, r, prior
-                        )  # fmt: skip
+                        dots_of_two(out, o + r * count, count, product, r * twice, flat_ramps, ramp, twice, base, r, prior)
                         r += two
                     while r < n_rows:
-                        dots_of_one(
-                            out, position + r * count + s, count, product, r * twice, flat_ramps, ramp, twice, base, r, prior
-                        )  # fmt: skip
+                        dots_of_one(out, o + r * count, count, product, r * twice, flat_ramps, ramp, twice, base, r, prior)
                         r += np.uint64(1)
                     s += four
                 else:
