@@ -19,7 +19,7 @@ from cryotk.projection import scratch_folder
 if TYPE_CHECKING:
     from cryotk.jobs.step import StepContext
 
-__all__ = ["MAX_LANES_2D", "MAX_LANES_3D", "block_size", "bytes_of_sums", "cut_blocks", "lanes_at_once", "maps_at_once", "sums_on_disk"]
+__all__ = ["MAX_LANES_2D", "MAX_LANES_3D", "block_size", "bytes_of_sums", "cut_blocks", "lanes_at_once", "maps_at_once", "most_lanes", "sums_on_disk"]
 
 _log = logging.getLogger(__name__)
 
@@ -102,6 +102,19 @@ def bytes_of_sums(n_classes: int, size: int, padding: float, is_3d: bool) -> flo
     """Memory of the accumulators of all classes."""
     r = np.floor(padding * size / 2 + 0.5)
     return float(24 * n_classes * (2 * r + 3) ** (2 if is_3d else 1) * (r + 2))
+
+
+def most_lanes(n: int, n_classes: int, size: int, padding: float, is_3d: bool, align: bool, backend: Backend = CPU) -> int:
+    """Lanes at most. Each has sums of its own, to be cleared and added up: little beside what it inserts, or lanes do not pay."""
+    if backend.lanes:
+        return backend.lanes
+    if not is_3d:
+        return MAX_LANES_2D
+    if align:
+        return MAX_LANES_3D
+    # one slice of each particle and class
+    points = bytes_of_sums(n_classes, size, padding, is_3d) / 24
+    return int(np.clip(n * n_classes * (np.pi / 8 * size**2 + size) / points, 1, MAX_LANES_3D))
 
 
 MAPS_BYTES = 256_000_000

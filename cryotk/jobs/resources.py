@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cryotk.execution.memory import available_memory
-from cryotk.jobs.blocks import LANE_SHARE, MAX_LANES_2D, MAX_LANES_3D, WORK_BYTES, block_size, bytes_of_sums
+from cryotk.jobs.blocks import LANE_SHARE, WORK_BYTES, block_size, bytes_of_sums, most_lanes
 from cryotk.kernels.backends import CPU
 from cryotk.likelihood.parts import SHARED_BYTES, bytes_of_slot
 from cryotk.likelihood.portions import TILE_BYTES
@@ -147,7 +147,8 @@ def _tables(w: Work) -> tuple[float, float]:
 def lanes_in_memory(w: Work, available: float) -> tuple[float, bool]:
     """Sums of lanes that are in memory together, and whether finished ones are held in files."""
     one = 24 * w.points
-    lanes = min(MAX_LANES_3D if w.is_3d else MAX_LANES_2D, max(1, -(-w.n_particles // (w.halves * w.block))))
+    most = most_lanes(w.n_particles // w.halves, w.n_classes, w.size, w.padding, w.is_3d, w.align)
+    lanes = min(most, max(1, -(-w.n_particles // (w.halves * w.block))))
     if w.is_3d and (w.halves + 1) * one + WORK_BYTES > available:
         return 1.0, True
     at_once = int(np.clip(LANE_SHARE * available // max(one, 1) - 1, 1, min(w.threads, lanes)))

@@ -17,7 +17,7 @@ from cryotk.errors import SettingsError
 from cryotk.execution.device import Lane, device_backend, devices_of, on_devices
 from cryotk.execution.lanes import Stopped, cut_lanes, default_threads, each_lane, in_turns, on_cluster
 from cryotk.execution.memory import give_back
-from cryotk.jobs.blocks import MAX_LANES_2D, MAX_LANES_3D, cut_blocks, lanes_at_once, sums_on_disk
+from cryotk.jobs.blocks import cut_blocks, lanes_at_once, most_lanes, sums_on_disk
 from cryotk.jobs.particle_set import ParticleSet
 from cryotk.jobs.updates import coarse_window, image_window, reference_power
 from cryotk.kernels.backends import CPU, Backend
@@ -355,7 +355,9 @@ def run_expectation(
 ) -> Expectation:
     """Run the expectation step over all particles."""
     blocks = cut_blocks(context)
-    most = context.backend.lanes or (MAX_LANES_3D if context.model.is_3d else MAX_LANES_2D)
+    m = context.model
+    n = sum(len(b) for b in blocks)
+    most = most_lanes(n, m.n_classes, context.size, m.padding, m.is_3d, context.settings.align, context.backend)
     lanes = [[blocks[i] for i in lane] for lane in cut_lanes(len(blocks), most)]
     threads = threads or default_threads()
     on_disk = sums_on_disk(context)
