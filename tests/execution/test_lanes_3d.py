@@ -141,3 +141,18 @@ def test_blocks_that_make_their_slices_are_few_and_even():
 
     assert block_size(500, 400, tiled=True) == 500 and block_size(1000, 400, tiled=True) == 500
     assert block_size(1100, 400, tiled=True) == 367 and block_size(100, 400) == 25
+
+
+def test_without_alignment_few_particles_are_one_lane(particles, reference):
+    """Its blocks are done side by side all the same, and the bits are those of one thread."""
+    from cryotk.jobs.blocks import most_lanes
+
+    assert most_lanes(500, 2, 36, 2.0, True, align=False) == 1 and most_lanes(100_000, 2, 36, 2.0, True, align=False) == 4
+    assert most_lanes(500, 2, 36, 2.0, True, align=True) == 4 and most_lanes(500, 2, 36, 2.0, False, align=False) == 8
+    results = []
+    for threads in (1, 2, 3):
+        job = ctk.Class3D(particles, [reference, 0.5 * reference], align=False, absolute_greyscale=True, mask_diameter=170.0, seed=1)
+        job.threads = threads
+        job.run(2, progress=False)
+        results.append(bits(job))
+    assert results[0] == results[1] == results[2]

@@ -244,6 +244,8 @@ RAGGED = {
     "many offsets": {"n_coarse": 21, "dense": True, "n_pixels": 130}, "no oversampling": {"n_children": 1, "n_over": 1},
     "one prior": {"per_class": False}, "one pixel": {"n_pixels": 1}, "eleven children": {"n_children": 11, "dense": True},
     "shortest rows of tiles": {"n_pixels": 32, "n_children": 8, "dense": True}, "too short": {"n_pixels": 31, "n_children": 8},
+    "alike": {"n_children": 1, "n_over": 1, "n_coarse": 9, "dense": True},
+    "more than are done together": {"n_children": 1, "n_over": 1, "n_coarse": 9, "dense": True, "per_class": False},
 }  # fmt: skip
 
 
