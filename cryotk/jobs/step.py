@@ -23,6 +23,7 @@ from cryotk.jobs.updates import coarse_window, image_window, reference_power
 from cryotk.kernels.backends import CPU, Backend
 from cryotk.likelihood.expectation import ExpectationOptions, ExpectationStep
 from cryotk.likelihood.parts import Run, one_by_one
+from cryotk.likelihood.portions import Scratch
 from cryotk.likelihood.posterior import BlockPosterior
 from cryotk.likelihood.prepare import Block, ImagePreparation
 from cryotk.likelihood.sampling import Sampling
@@ -196,7 +197,7 @@ class StepContext:
         """Read the images of particles of one optics group."""
         return self.backend.staged(self.data.read(self.data.images_of(particles)[0]))
 
-    def prepare(self, particles: np.ndarray, pixels: np.ndarray | None = None) -> Block:
+    def prepare(self, particles: np.ndarray, pixels: np.ndarray | None = None, scratch: Scratch | None = None) -> Block:
         """Prepare particles of one optics group; their images are read unless ``pixels`` brings them."""
         d, m = self.data, self.model
         images, start = d.images_of(particles)
@@ -208,7 +209,7 @@ class StepContext:
         with self.backend.use():
             return self.step.tables[group].prepare(
                 d.read(images) if pixels is None else pixels,
-                particles, images, start, self.state.shifts[particles], factor, scales, not self.settings.align,
+                particles, images, start, self.state.shifts[particles], factor, scales, not self.settings.align, scratch,
             )
 
     def posterior(self, block: Block, run: Run = one_by_one) -> BlockPosterior:
@@ -334,7 +335,7 @@ def _do_block(
     context: StepContext, step: ExpectationStep, sums: Sums, particles: np.ndarray, pixels: np.ndarray, way: _Way
 ) -> tuple[Any, np.ndarray]:
     clock = time.perf_counter()
-    block = context.prepare(particles, pixels)
+    block = context.prepare(particles, pixels, step.scratch)
     step._lap("prepare", clock)
     poses = context.state.poses[particles]
     post = context.posterior(block, way.run)

@@ -19,6 +19,7 @@ from cryotk.kernels import (
     slice_extraction,
     slice_insertion,
     slice_symmetry,
+    weighing,
 )
 
 
@@ -53,6 +54,8 @@ def run() -> None:
     images.shell_power(half, np.zeros((4, 3), i4), 1.0, np.zeros((1, 3)))
     ctf_values.ctf_values(np.ones((5, 2)), np.ones((1, 6)), False, np.zeros((1, 2), f4))
     image, w = np.ones((1, 2, 2), f4), np.ones((1, 2), f4)
+    weighing.shift_transforms(image, np.zeros((1, 2)), kx, ky, 4)
+    weighing.weigh_images(image, w, np.ones(1, f4), w[0], w[0], False, image.copy(), w.copy(), image.copy(), w.copy(), powers)
     ramps = np.ones((4, 2, 2), f4)
     coarse_rows.shifted_rows(image, ramps, np.zeros((1, 4, 2), f4), np.zeros((1, 4, 2), f4))
     table = np.ones((1, 1, 4), f4)

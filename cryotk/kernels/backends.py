@@ -23,6 +23,8 @@ KERNELS = {
     "gather_lattice": "images",
     "shell_power": "images",
     "ctf_values": "ctf_values",
+    "shift_transforms": "weighing",
+    "weigh_images": "weighing",
     "extract_slices_2d": "slice_extraction",
     "extract_slices_3d": "slice_extraction",
     "shifted_rows": "coarse_rows",
@@ -129,11 +131,13 @@ class Backend:
         """What ``insert_slices_*`` wants to know of all rows, found once for calls with different ones of them picked."""
         return {}
 
-    def rfft2(self, images: Any) -> Any:
-        """Half transforms of a stack, complex64."""
+    def rfft2(self, images: Any, columns: int | None = None) -> Any:
+        """Half transforms of a stack, complex64; with ``columns``, only the first of each are sure to be there."""
         import scipy.fft
 
-        return scipy.fft.rfft2(images, workers=1)
+        if columns is None:
+            return scipy.fft.rfft2(images, workers=1)
+        return scipy.fft.fft(scipy.fft.rfft(images, workers=1)[..., :columns], axis=-2, workers=1)
 
     def use(self) -> Any:
         """Context in which this backend's device is the current one of the thread."""
@@ -212,7 +216,7 @@ class CudaBackend(Backend):
         top, bottom, weight = (float(v) for v in self.to_host(self.xp.stack([rows.max(), rows.min(), weights.max()])))
         return {"tops": (max(top, -bottom), weight)}
 
-    def rfft2(self, images: Any) -> Any:
+    def rfft2(self, images: Any, columns: int | None = None) -> Any:
         """Half transforms of a stack, complex64."""
         return self.xp.ascontiguousarray(self.xp.fft.rfft2(images))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from cryotk.kernels._sine import sine
+
 _jit = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
 
 
@@ -33,19 +35,22 @@ def ctf_values_numpy(pixels, images, intact, out):
 @_jit
 def ctf_values(pixels, images, intact, out):
     """Numba twin of :func:`ctf_values_numpy`."""
-    half_pi = np.pi / 2
+    half_pi, n = np.pi / 2, out.shape[1]
+    x, values = pixels.reshape(-1), out.reshape(-1)
     for i in range(out.shape[0]):
         a, b, c, d = images[i, 0], images[i, 1], images[i, 2], images[i, 3]
         damping, scale = -images[i, 4] / 4, images[i, 5]
-        for p in range(out.shape[1]):
-            g = a * pixels[0, p] + b * pixels[1, p] + c * pixels[2, p] + pixels[3, p] + d
-            v = 1.0 if intact and abs(g) < half_pi else -np.sin(g)
-            if damping != 0.0:
-                v *= np.exp(damping * pixels[4, p])
+        for p in range(n):
+            g = a * x[np.uintp(p)] + b * x[np.uintp(n + p)] + c * x[np.uintp(2 * n + p)] + x[np.uintp(3 * n + p)] + d
+            v = -sine(g)
+            if intact and abs(g) < half_pi:
+                v = 1.0
             v *= scale
+            if damping != 0.0:
+                v *= np.exp(damping * x[np.uintp(4 * n + p)])
             if abs(v) < 1e-8:
                 v = 1e-8 if v >= 0 else -1e-8
-            out[i, p] = v
+            values[np.uintp(i * n + p)] = v
 
 
 # One thread per pixel of an image.

@@ -42,35 +42,36 @@ def shift_and_mask_numpy(images, factors, shifts, mask, outside_total, unmasked,
 def shift_and_mask(images, factors, shifts, mask, outside_total, unmasked, masked, powers):
     """Numba twin of :func:`shift_and_mask_numpy`."""
     n_images, n, _ = images.shape
+    # flat, with positions that are never negative: loops become vector instructions
+    source, plain, inside, weight = images.reshape(-1), unmasked.reshape(-1), masked.reshape(-1), mask.reshape(-1)
     for i in range(n_images):
         sx, sy = shifts[i, 0], shifts[i, 1]
-        factor = factors[i]
-        background = 0.0
-        power = np.float32(0.0)
+        first = i * n * n
+        lo, hi = min(max(0, sx), n), max(0, min(n, n + sx))
+        factor, power, background = factors[i], np.float32(0.0), 0.0
         for y in range(n):
-            source = y - sy
-            if source < 0 or source >= n:
+            to = first + y * n
+            if y - sy < 0 or y - sy >= n or lo >= hi:
                 for x in range(n):
-                    unmasked[i, y, x] = 0.0
+                    plain[np.uintp(to + x)] = 0.0
                 continue
-            lo, hi = max(0, sx), min(n, n + sx)
             for x in range(lo):
-                unmasked[i, y, x] = 0.0
+                plain[np.uintp(to + x)] = 0.0
             for x in range(hi, n):
-                unmasked[i, y, x] = 0.0
+                plain[np.uintp(to + x)] = 0.0
             row = np.float32(0.0)
+            start = first + (y - sy) * n - sx
             for x in range(lo, hi):
-                v = images[i, source, x - sx] * factor
-                unmasked[i, y, x] = v
-                row += v * (np.float32(1.0) - mask[y, x])
+                v = source[np.uintp(start + x)] * factor
+                plain[np.uintp(to + x)] = v
+                row += v * (np.float32(1.0) - weight[np.uintp(y * n + x)])
                 power += v * v
             background += row
         powers[i] = power
         mean = np.float32(background / outside_total)
-        for y in range(n):
-            for x in range(n):
-                m = mask[y, x]
-                masked[i, y, x] = unmasked[i, y, x] * m + mean * (np.float32(1.0) - m)
+        for k in range(n * n):
+            m = weight[np.uintp(k)]
+            inside[np.uintp(first + k)] = plain[np.uintp(first + k)] * m + mean * (np.float32(1.0) - m)
 
 
 def gather_lattice_numpy(transforms, rows, columns, signs, phase, use_phase, factor, out):

@@ -237,7 +237,8 @@ class ExpectationStep(Accumulation):
         post.slot_class = parent_class
         inverse = tables.maker.inverses(matrices)
         post.slot_inverse = inverse[:, None]
-        out = backend.xp.empty((b * k, 2, len(tables.prepare.lattice)), np.float32)
+        shape = (b * k, 2, len(tables.prepare.lattice))
+        out = backend.xp.empty(shape, np.float32) if backend.on_device else self.scratch.array("fixed slices", shape)
         post.slices = tables.maker.slices_at(parent_class, inverse, out)[:, None]
         p = np.asarray(self.model.class_distribution, float)
         prior = np.log(np.maximum(p, 1e-300) / p.mean())[parent_class]

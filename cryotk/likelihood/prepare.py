@@ -10,6 +10,7 @@ import scipy.fft
 
 from cryotk.kernels.backends import CPU, Backend
 from cryotk.likelihood.lattice import Lattice
+from cryotk.likelihood.portions import Scratch
 from cryotk.optics import OpticsGroup, ctf_image_terms, ctf_pixel_terms, odd_phase
 
 __all__ = ["Block", "ImagePreparation", "ParticleColumns", "particle_mask", "round_half_away"]
@@ -53,13 +54,6 @@ def without_variance(images: np.ndarray) -> np.ndarray:
 
 CACHE_BYTES = 1_000_000
 """Images that are masked and transformed together on the CPU: what is between them stays in its caches."""
-
-
-def _apply_ramps(x: Any, ramps: Any) -> None:
-    """Multiply complex numbers, stored split, by others."""
-    real = x[:, 0] * ramps[:, 0] - x[:, 1] * ramps[:, 1]
-    x[:, 1] = x[:, 0] * ramps[:, 1] + x[:, 1] * ramps[:, 0]
-    x[:, 0] = real
 
 
 @dataclass
@@ -197,6 +191,7 @@ class ImagePreparation:
         there = backend.to_device
         self._mask, self._there_phase = there(self.mask), there(self._phase)
         self._rows, self._columns, self._signs = (there(v) for v in (self.lattice.rows, self.lattice.columns, self.lattice.signs))
+        self._kx, self._ky = there(self.lattice.kx), there(self.lattice.ky)
         self.shell, self._outside_shell = there(self.lattice.shell), there(self.lattice.outside_shell)
         self._inverse, self._score_inverse = there(self.inverse_noise), there(self.score_inverse_noise)
         self._ctf_pixels = there(ctf_pixel_terms(optics, self.frequencies))
@@ -211,6 +206,7 @@ class ImagePreparation:
         norm_factor: np.ndarray,
         scales: np.ndarray,
         fractional_shift: bool = False,
+        scratch: Scratch | None = None,
     ) -> Block:
         """Prepare one block.
 
@@ -226,12 +222,20 @@ class ImagePreparation:
             Intensity scale of each image's group.
         fractional_shift : bool
             Apply the rest of the rounded offset too (no alignment).
+        scratch : Scratch, optional
+            Whose memory the block is made in: it holds until the next one is made there.
         """
         lattice, backend, xp, there = self.lattice, self.backend, self.backend.xp, self.backend.to_device
         of_image = np.repeat(np.arange(len(particles)), np.diff(image_start))
         offset_px = np.asarray(offsets, float) / self.optics.pixel_size
         rounded = round_half_away(offset_px)
-        x_masked, x_unmasked = (xp.empty((len(images), 2, len(lattice)), np.float32) for _ in range(2))
+
+        def room(name: str, *parts: int) -> Any:
+            shape = (len(images), *parts, len(lattice))
+            return xp.empty(shape, np.float32) if scratch is None or backend.on_device else scratch.array(name, shape)
+
+        x_masked, data, score_image = (room(name, 2) for name in ("masked", "data", "score image"))
+        c, weight, data_weight = (room(name) for name in ("ctf", "score weight", "data weight"))
         outside_power = xp.zeros((len(images), self.optics.box_size // 2 + 1))
         usable_image = np.empty(len(images), bool)
         at_once = len(images) if backend.on_device else max(1, CACHE_BYTES // (4 * self.optics.box_size**2))
@@ -243,27 +247,21 @@ class ImagePreparation:
             transform = backend.rfft2(masked)
             self._gather(transform, x_masked[some])
             backend.shell_power(transform, self._outside_shell, 1.0 / self.optics.box_size**2, outside_power[some])
-            self._gather(backend.rfft2(unmasked), x_unmasked[some])
+            # without mask, nothing beyond the lattice counts
+            self._gather(backend.rfft2(unmasked, columns=lattice.window // 2 + 1), data[some])
         outside = backend.to_host(outside_power)
         if fractional_shift:
-            ramps = backend.to_device(lattice.ramps((offset_px - rounded)[of_image]))
-            for x in (x_masked, x_unmasked):
-                _apply_ramps(x, ramps)
-        c = self._ctf(image_index)
+            rest = there((offset_px - rounded)[of_image])
+            for x in (x_masked, data):
+                backend.shift_transforms(x, rest, self._kx, self._ky, self.optics.box_size)
+        self._ctf(image_index, c)
         s = np.asarray(scales, np.float64)
-        s32 = there(s[:, None], np.float32)
-        factor = c * s32 * self._score_inverse
-        weight = factor * c * s32
-        score_image = factor[:, None, :] * x_masked
-        if self.optics.premultiplied:
-            inverse = xp.broadcast_to(self._inverse, c.shape)
-            data = inverse[:, None, :] * x_unmasked
-            data_weight = inverse * c * s32
-        else:
-            factor_all = c * s32 * self._inverse
-            data = factor_all[:, None, :] * x_unmasked
-            data_weight = factor_all * c * s32
-        inside = backend.to_host((x_masked * x_masked).sum(1) @ self._score_inverse)
+        power = xp.empty(len(images))
+        backend.weigh_images(
+            x_masked, c, there(s, np.float32), self._score_inverse, self._inverse, self.optics.premultiplied, data, data_weight,
+            score_image, weight, power,
+        )  # fmt: skip
+        inside = backend.to_host(power)
         half = lattice.window // 2
         rim = outside[:, half] * self._inverse_by_shell[half]
         beyond = outside[:, half + 1 :].sum(1)
@@ -283,10 +281,10 @@ class ImagePreparation:
             self.group_index,
             x_masked,
             c,
-            xp.ascontiguousarray(score_image),
-            xp.ascontiguousarray(weight),
-            xp.ascontiguousarray(data),
-            xp.ascontiguousarray(data_weight),
+            score_image,
+            weight,
+            data,
+            data_weight,
             s,
             outside,
             rounded,
@@ -330,19 +328,21 @@ class ImagePreparation:
 
     def ctf(self, image_index: np.ndarray) -> np.ndarray:
         """(I, P) float32 CTF on the lattice (squared for premultiplied data, ones without CTF correction)."""
-        return self.backend.to_host(self._ctf(image_index))
+        out = self.backend.xp.empty((len(image_index), len(self.lattice)), np.float32)
+        self._ctf(image_index, out)
+        return self.backend.to_host(out)
 
-    def _ctf(self, image_index: np.ndarray) -> Any:
-        xp = self.backend.xp
+    def _ctf(self, image_index: np.ndarray, out: Any) -> None:
         if not self.do_ctf:
-            return xp.ones((len(image_index), len(self.lattice)), np.float32)
+            out[:] = 1
+            return
         k = self.columns
         images = ctf_image_terms(
             self.optics, *(v[image_index] for v in (k.defocus_u, k.defocus_v, k.defocus_angle, k.phase_shift, k.b_factor, k.ctf_scale))
         )
-        c = xp.empty((len(image_index), len(self.lattice)), np.float32)
-        self.backend.ctf_values(self._ctf_pixels, self.backend.to_device(images), self.intact_first_peak, c)
-        return c * c if self.optics.premultiplied else c
+        self.backend.ctf_values(self._ctf_pixels, self.backend.to_device(images), self.intact_first_peak, out)
+        if self.optics.premultiplied:
+            out *= out
 
     def _gather(self, transform: Any, out: Any) -> None:
         self.backend.gather_lattice(

@@ -140,7 +140,7 @@ def test_warm_up_runs_every_kernel_of_the_jobs(cupy):
         pytest.skip("the stand-in counts")
     cupy.launched.clear()
     warm_up("cuda")
-    expected = {"shift_and_mask", "gather_lattice", "shell_power", "ctf_values", "extract_slices_2d", "extract_slices_3d", "shifted_rows", "dense_scores",
-                "count_ragged", "ragged_scores", "posterior_weights", "accumulate_rows", "accumulate_pixels", "sum_shells", "insert_slices_2d",
+    expected = {"shift_and_mask", "gather_lattice", "shell_power", "ctf_values", "shift_transforms", "weigh_images", "extract_slices_2d",
+                "extract_slices_3d", "shifted_rows", "dense_scores", "count_ragged", "ragged_scores", "posterior_weights", "accumulate_rows", "accumulate_pixels", "sum_shells", "insert_slices_2d",
                 "insert_slices_3d", "add_integers"}  # fmt: skip
     assert expected <= set(cupy.launched)

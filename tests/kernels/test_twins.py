@@ -109,6 +109,42 @@ def test_ctf_values(backend, intact):
     assert np.all(got[-1] != 0)
 
 
+@pytest.mark.parametrize("columns", [None, 3])
+def test_rfft2(backend, columns):
+    images = np.random.default_rng(5).normal(size=(2, 8, 8)).astype(F4)
+    got = backend.to_host(backend.rfft2(backend.to_device(images), columns))
+    assert got.dtype == np.complex64
+    assert np.allclose(got[..., :columns], np.fft.rfft2(images)[..., :columns], atol=1e-5)
+
+
+@pytest.mark.parametrize("box", [7, 12])
+def test_shift_transforms(backend, box):
+    rng = np.random.default_rng(6)
+    kx, ky = rng.integers(0, box // 2 + 1, 11).astype(I4), rng.integers(-(box // 2), box // 2 + 1, 11).astype(I4)
+    transforms, shifts = rng.normal(size=(3, 2, 11)).astype(F4), rng.uniform(-4, 4, (3, 2))
+    shifts[1] = 0
+    got = agree(backend, "shift_transforms", transforms, shifts, kx, ky, box)[0]
+    assert np.array_equal(got[1], transforms[1])
+    # the definition itself: a whole pixel along x moves an image by one column
+    image = rng.normal(size=(8, 8))
+    half = np.fft.rfft2(image)
+    y, x = (v.ravel().astype(I4) for v in np.meshgrid(np.fft.fftfreq(8) * 8, np.arange(5), indexing="ij"))
+    there = np.stack([half.real.ravel(), half.imag.ravel()])[None].astype(F4)
+    moved = run(backend, "shift_transforms", there, np.array([[1.0, 0.0]]), x, y, 8)[0][0]
+    back = np.fft.irfft2((moved[0] + 1j * moved[1]).reshape(half.shape), s=(8, 8))
+    assert np.allclose(back, np.roll(image, 1, axis=1), atol=1e-5)
+
+
+@pytest.mark.parametrize("premultiplied", [False, True])
+def test_weigh_images(backend, premultiplied):
+    rng = np.random.default_rng(7)
+    x, y = (rng.normal(size=(3, 2, 11)).astype(F4) for _ in range(2))
+    ctf, scales, inverse = rng.normal(size=(3, 11)).astype(F4), rng.uniform(0.5, 2, 3).astype(F4), rng.uniform(0, 2, 11).astype(F4)
+    score_inverse = np.where(rng.uniform(size=11) < 0.3, 0, inverse).astype(F4)
+    out = (np.full((3, 11), 9, F4), np.full((3, 2, 11), 9, F4), np.full((3, 11), 9, F4), np.full(3, 9.0))
+    agree(backend, "weigh_images", x, ctf, scales, score_inverse, inverse, premultiplied, y, *out)
+
+
 # -- slices ----------------------------------------------------------------------------------------------------------
 
 
