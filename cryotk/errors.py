@@ -7,6 +7,7 @@ __all__ = [
     "CryotkWarning",
     "DataError",
     "DataWarning",
+    "DiskError",
     "ExecutionError",
     "FileFormatError",
     "FormatWarning",
@@ -25,6 +26,10 @@ class FileFormatError(CryotkError, ValueError):
 
 class MissingFileError(CryotkError, FileNotFoundError):
     """A file that is needed is not there."""
+
+
+class DiskError(CryotkError, OSError):
+    """A file could not be written: the disk is full, or the folder is not ours to write in."""
 
 
 class SettingsError(CryotkError, ValueError):

@@ -81,7 +81,7 @@ def open_particles(
         return path
     if isinstance(path, (str, os.PathLike)):
         blocks = read_cs(path) if os.fspath(path).endswith(".cs") else read_star(path)
-        where, start = str(path), Path(path).resolve().parent
+        where, start = str(path), Path(os.path.abspath(path)).parent
         entries = optimisation_set_files(blocks)
         if entries is not None:
             project = Path(project_dir) if project_dir is not None else None
@@ -349,6 +349,10 @@ def optics_groups(particles: xr.Dataset) -> dict[int, OpticsGroup]:
         if name in particles:
             found = float(particles[name].values[i])
             if np.isfinite(found):
+                if found <= 0 and name in ("pixel_size", "voltage"):
+                    label = next((k for k, v in OPTICS_NAMES.items() if v == name), name)
+                    group = particles["optics"].values[i]
+                    raise DataError(f"optics group {group}: {name} is {found:g}; correct _{label} in data_optics")
                 return found
         if default is None:
             label = next((k for k, v in OPTICS_NAMES.items() if v == name), name)

@@ -14,6 +14,7 @@ import numpy as np
 
 from cryotk.errors import DataError, MissingFileError
 from cryotk.io.mrc import MrcHeader, read_header, read_images
+from cryotk.io.paths import folders_above
 
 __all__ = ["ArraySource", "ImageSource", "StackSource", "SubsetSource", "find_project_file", "read_ahead", "split_image_names"]
 
@@ -139,8 +140,8 @@ def find_project_file(name: str, start: Path, project_dir: Path | None = None) -
         if found.exists():
             return found
         raise MissingFileError(f"{p} is not in the project directory {project_dir}; correct project_dir=")
-    here = Path(start).resolve()
-    for folder in (here, *here.parents):
+    here = Path(os.path.abspath(start))
+    for folder in folders_above(here):
         if (folder / p).exists():
             return folder / p
     raise MissingFileError(

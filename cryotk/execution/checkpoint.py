@@ -19,7 +19,7 @@ import numpy as np
 from cryotk.errors import CheckpointError, DataWarning
 from cryotk.io.atomic import atomic_file
 
-__all__ = ["checkpoints", "latest", "load", "save"]
+__all__ = ["checkpoints", "latest", "load", "of_last_run", "peek", "save"]
 
 FORMAT = 2
 SUFFIX = ".checkpoint"
@@ -164,6 +164,16 @@ def load(path: str | Path, kind: str) -> dict[str, Any]:
     return cast(dict[str, Any], _restore(header["tree"], arrays))
 
 
+def peek(path: str | Path, name: str) -> str | None:
+    """One text at the top of a checkpoint's state, without reading the rest; None where there is none, or nothing readable."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            value = json.loads(archive.read(_STATE))["tree"]["dict"].get(name)
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, EOFError, NotImplementedError, OSError):
+        return None
+    return value if isinstance(value, str) else None
+
+
 def _broken(path: Path, why: str) -> str:
     return f"{path} is broken, or not a cryotk checkpoint ({why}): resume from the iteration before, or from the _optimiser.star"
 
@@ -179,8 +189,19 @@ def checkpoints(directory: str | Path) -> list[Path]:
     return sorted(found, key=number)
 
 
+def of_last_run(directory: str | Path) -> list[Path]:
+    """Checkpoints of the run that wrote to a directory last, ordered by iteration number; broken ones are among them."""
+    found = checkpoints(directory)
+    runs = {p: peek(p, "run") for p in found}
+    known = [p for p in found if runs[p] is not None]
+    if not known:
+        return found
+    last = runs[max(known, key=lambda p: (p.stat().st_mtime_ns, found.index(p)))]
+    return [p for p in found if runs[p] in (last, None)]
+
+
 def latest(directory: str | Path, kind: str | None = None) -> Path:
-    """Return the newest checkpoint of a directory; with ``kind`` the newest that is whole.
+    """Return the newest checkpoint of a directory's last run; with ``kind`` the newest that is whole.
 
     Parameters
     ----------
@@ -193,7 +214,7 @@ def latest(directory: str | Path, kind: str | None = None) -> Path:
     CheckpointError
         When there is none.
     """
-    found = checkpoints(directory)
+    found = of_last_run(directory)
     if not found:
         raise CheckpointError(f"{directory} holds no checkpoint (*{SUFFIX}): was job.save() called, and did an iteration finish?")
     if kind is None:

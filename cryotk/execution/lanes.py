@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from cryotk.errors import ExecutionError
+from cryotk.errors import CryotkError, ExecutionError
 
 __all__ = ["Stopped", "Turns", "cut_lanes", "default_threads", "each_lane", "in_turns", "on_cluster", "run_lanes", "side_by_side", "tree_sum", "use"]
 
@@ -23,13 +23,18 @@ T = TypeVar("T")
 _client: Any = None
 
 
-class Stopped(Exception):
+class Stopped(CryotkError):
     """The run was asked to stop; the last finished iteration stands."""
+
+    def __init__(self, text: str = "stopped before the iteration was finished: the last finished one stands, and can be gone on from") -> None:
+        super().__init__(text)
 
 
 def use(client: Any) -> None:
     """Send lanes to a ``dask.distributed`` client from now on; ``None`` goes back to threads."""
     global _client
+    if client is not None and not (hasattr(client, "submit") and hasattr(client, "scheduler_info")):
+        raise ExecutionError(f"execution.use() takes a dask.distributed.Client, or None for threads; not {client!r}")
     _client = client
 
 

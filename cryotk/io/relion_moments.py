@@ -98,7 +98,7 @@ def read_moments(model_file: str | Path) -> list[Moments] | None:
     classes, general = blocks.get("model_classes"), blocks["model_general"]
     if classes is None or FIRST not in classes or SECOND not in classes:
         return None
-    k, folder = len(classes), p.resolve().parent
+    k, folder = len(classes), p.parent
     r = int(np.floor(float(general.get("rlnPaddingFactor", 2)) * int(general["rlnOriginalImageSize"]) / 2 + 0.5))
     out = []
     for i in range(k):

@@ -7,6 +7,7 @@ write offsets, steps and accuracies in pixels. What is per pixel becomes Å here
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from cryotk.errors import FileFormatError, MissingFileError
 from cryotk.io.mrc import read_header, read_images, read_mrc
+from cryotk.io.paths import folders_above
 from cryotk.io.star import StarBlock, read_star
 
 __all__ = ["find_near", "read_assignments", "read_iteration", "read_model", "read_sampling"]
@@ -44,12 +46,11 @@ def find_near(name: str, near: Path) -> Path | None:
     p = Path(name)
     if p.is_absolute() and p.exists():
         return p
-    folder = near.resolve()
     if not p.is_absolute():
-        for base in (folder, *folder.parents):
+        for base in folders_above(near):
             if (base / p).is_file():
                 return base / p
-    beside = folder / p.name
+    beside = Path(os.path.abspath(near)) / p.name
     return beside if beside.is_file() else None
 
 
@@ -74,7 +75,7 @@ def read_iteration(path: str | Path) -> dict[str, Any]:
     MissingFileError, FileFormatError
     """
     p = Path(path)
-    folder = p.resolve().parent
+    folder = p.parent
     blocks = read_star(p)
     optimiser = blocks.get("optimiser_general")
     stem = p.name

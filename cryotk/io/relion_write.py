@@ -165,8 +165,12 @@ def name_in_project(folder: Path, project_dir: str | os.PathLike[str] | None) ->
     """What names of files in a folder begin with, seen from the project that holds it; empty for another one."""
     if not project_dir:
         return ""
-    project, here = Path(project_dir).resolve(), folder.resolve()
-    return "" if here == project or not here.is_relative_to(project) else here.relative_to(project).as_posix() + "/"
+    # as they were named first: links may lead out of the project
+    for seen in (os.path.abspath, os.path.realpath):
+        project, here = Path(seen(project_dir)), Path(seen(folder))
+        if here != project and here.is_relative_to(project):
+            return here.relative_to(project).as_posix() + "/"
+    return ""
 
 
 def optimiser_entries(iteration: Iteration, settings: dict[str, Any], inside: str, root: str, stem: str) -> dict[str, Any]:

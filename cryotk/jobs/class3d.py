@@ -150,6 +150,8 @@ class Class3D(VolumeJob):
 
     def _initialise(self) -> Iteration:
         s = self.settings
+        if not s.align or s.local_search_range is not None:
+            self._needs_poses("align=False" if not s.align else "local_search_range")
         maps, a = self._open_references()
         one = len(maps) == 1
         if one:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cryotk.data import Convergence, Iteration, RefinementModel, as_volume
+from cryotk.errors import SettingsError
 from cryotk.jobs.half_sets import split_halves
 from cryotk.jobs.step import Expectation, StepContext, merge_expectations, run_expectation
 from cryotk.jobs.volume_job import CorrelationContext, VolumeJob
@@ -33,8 +34,8 @@ class HalfSetJob(VolumeJob):
 
     def _set_half_sets(self, half_sets: np.ndarray) -> None:
         self.half_sets = half_sets
-        attrs = dict(self.particles["random_subset"].attrs) if "random_subset" in self.particles else {}
-        self.particles = self.particles.assign(
+        attrs = dict(self.input_particles["random_subset"].attrs) if "random_subset" in self.input_particles else {}
+        self.input_particles = self.input_particles.assign(
             random_subset=("particle", half_sets, attrs or {"relion_label": "rlnRandomSubset"})
         )
 
@@ -109,6 +110,11 @@ class HalfSetJob(VolumeJob):
     def _expectation(self, on_block: Callable[[int], None]) -> Expectation:
         clock = time.perf_counter()
         parts = []
+        if self._ended:
+            raise SettingsError(
+                "the refinement has converged: start a new Refine3D from job.volume and job.particles, or resume an earlier iteration "
+                "(its checkpoint) with other settings"
+            )
         for half in (1, 2):
             # one after the other: the transforms and tables of one half are in memory at a time
             context = self._context_of(half)
@@ -136,7 +142,7 @@ class HalfSetJob(VolumeJob):
             # the halves that RELION refined apart stay apart
             self._set_half_sets(split_halves(self.data.n, a["random_subset"].values, self.settings.seed))
         super()._adopt(iteration)
-        iteration.particles = self.particles
+        iteration.particles = self.input_particles
         iteration.assignments["random_subset"] = ("particle", self.half_sets)
         if iteration.half2 is not None:
             iteration.model.group_counts, iteration.half2.group_counts = self._group_counts(1), self._group_counts(2)

@@ -6,6 +6,7 @@ Scheres & Chen (2012) Nat. Methods 9, 853; Chen et al. (2013) Ultramicroscopy 13
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,15 @@ RANDOMISE_BELOW = 0.8
 """Phases are randomised from the first shell whose unmasked FSC falls below this."""
 
 
-def split_halves(n: int, given: np.ndarray | None, seed: int) -> np.ndarray:
+def same_image(particles: Any) -> np.ndarray | None:
+    """(n,) number of each particle's image where some have the same one (symmetry copies); None where none do."""
+    if "image_name" not in particles or particles["image_name"].sizes != {"particle": particles.sizes["particle"]}:
+        return None
+    different, image = np.unique(np.asarray(particles["image_name"].values, str), return_inverse=True)
+    return image if len(different) < len(image) else None
+
+
+def split_halves(n: int, given: np.ndarray | None, seed: int, image: np.ndarray | None = None) -> np.ndarray:
     """Half-set of each particle, 1 or 2.
 
     Parameters
@@ -37,6 +46,8 @@ def split_halves(n: int, given: np.ndarray | None, seed: int) -> np.ndarray:
     given : (n,) int, optional
         Half-sets of the input, kept as they are.
     seed : int
+    image : (n,) int, optional
+        Which image each particle is: copies of one image go to one half-set.
 
     Raises
     ------
@@ -46,10 +57,13 @@ def split_halves(n: int, given: np.ndarray | None, seed: int) -> np.ndarray:
     if given is None or not np.any(given):
         if n < 2:
             raise DataError(f"{n} particle makes no two half-sets: give at least 2")
+        if image is not None:
+            return split_halves(int(image.max()) + 1, None, seed)[image]
         halves = np.ones(n, int)
         halves[np.random.default_rng([seed, 2]).permutation(n)[: n // 2]] = 2
         return halves
-    halves = np.asarray(given, int)
+    with np.errstate(invalid="ignore"):
+        halves = np.nan_to_num(np.asarray(given, float)).astype(int)
     bad = np.nonzero(~np.isin(halves, (1, 2)))[0]
     if len(bad):
         raise DataError(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from cryotk.data import Iteration
-from cryotk.errors import SettingsError
+from cryotk.errors import DiskError, SettingsError
 from cryotk.execution.lanes import Stopped
 from cryotk.execution.memory import give_back
 from cryotk.execution.progress import Progress, ProgressReporter, Steps
@@ -32,7 +32,8 @@ class IterativeJob(ABC):
     """
 
     settings: Any
-    particles: xr.Dataset
+    input_particles: xr.Dataset
+    """The particles as they were given."""
 
     def __init__(self) -> None:
         self.iterations: list[Iteration] = []
@@ -99,7 +100,19 @@ class IterativeJob(ABC):
             give_back()
             self.iterations.append(start)
             if self._directory is not None:
-                self._write(self._directory, start)
+                self._write_or_say(start)
+
+    def _write_or_say(self, iteration: Iteration) -> None:
+        """Write an iteration; a full disk ends the run, not the iteration: it stays in memory and can be saved elsewhere."""
+        assert self._directory is not None
+        try:
+            self._write(self._directory, iteration)
+        except OSError as error:
+            folder, self._directory = self._directory, None
+            raise DiskError(
+                f"iteration {iteration.number} is done and in memory, but could not be written to {folder}: {error}. Nothing is "
+                "written from now on; make room, or take another folder, and call job.save(folder): it writes all iterations"
+            ) from error
 
     def expectation(self) -> Expectation:
         """First half-step: compare every particle with the current model.
@@ -109,8 +122,14 @@ class IterativeJob(ABC):
         Expectation
             Sums and best poses; changes nothing until :meth:`maximization` takes it.
         """
+        if not self._working.locked():
+            # what stopped an earlier run does not stop this
+            self._stop.clear()
+        return self._compare()
+
+    def _compare(self) -> Expectation:
         self._ensure_start()
-        reporter = ProgressReporter(self._listeners, self.iteration + 1, self.particles.sizes["particle"])
+        reporter = ProgressReporter(self._listeners, self.iteration + 1, self.input_particles.sizes["particle"])
         reporter.tell("expectation", 0.0)
         return self._expectation(reporter.add)
 
@@ -130,12 +149,8 @@ class IterativeJob(ABC):
         new = self._maximization(e)
         self.iterations.append(new)
         if self._directory is not None:
-            try:
-                self._write(self._directory, new)
-            except OSError:
-                # a full disk ends the run, not the iteration: it stays in memory and can be saved elsewhere
-                self._directory = None
-                raise
+            self._write_or_say(new)
+        self._shelve()
         reporter.tell("finished", 1.0)
         return new
 
@@ -147,8 +162,7 @@ class IterativeJob(ABC):
         progress : bool
             Show a bar when it takes longer than a second.
         """
-        if not self._working.acquire(blocking=False):
-            raise SettingsError("the job is running in the background; call job.stop() or job.wait() first")
+        self._take_over("the job is running in the background; call job.stop() or job.wait() first")
         try:
             with Steps(progress, 1, f"{type(self).__name__}, iteration {self.iteration + 1}") as steps:
                 forget = self.on_progress(lambda p: steps.reach(p.fraction))
@@ -160,7 +174,15 @@ class IterativeJob(ABC):
             self._working.release()
 
     def _iterate(self) -> Iteration:
-        return self.maximization(self.expectation())
+        return self.maximization(self._compare())
+
+    def _take_over(self, text: str) -> None:
+        """Be the one who works: after a run that is about to stop, never beside one that goes on."""
+        if self._stop.is_set() and self._thread is not None:
+            self._thread.join()
+        if not self._working.acquire(blocking=False):
+            raise SettingsError(text)
+        self._stop.clear()
 
     def run(self, until: int | None = None, *, progress: bool = True) -> Iteration:
         """Iterate until iteration ``until`` (all by default), with a progress bar.
@@ -170,9 +192,7 @@ class IterativeJob(ABC):
         from tqdm.auto import tqdm
 
         target = self.n_iterations if until is None else until
-        self._stop.clear()
-        if not self._working.acquire(blocking=False):
-            raise SettingsError("the job is running in the background already")
+        self._take_over("the job is running in the background already")
         self.target = target
         bar = tqdm(total=target, initial=self.iteration, desc=type(self).__name__, unit="it", disable=not progress)
         try:
@@ -180,8 +200,7 @@ class IterativeJob(ABC):
                 it = self._iterate()
                 bar.update(1)
                 bar.set_postfix_str(f"{it.numbers.get('resolution', float('nan')):.1f} Å")
-            if self._stop.is_set():
-                ProgressReporter(self._listeners, self.iteration, 1).tell("stopped", 1.0)
+            self._tell_end()
         except (Stopped, KeyboardInterrupt):
             self._stop.set()
             ProgressReporter(self._listeners, self.iteration, 1).tell("stopped", 1.0)
@@ -194,6 +213,11 @@ class IterativeJob(ABC):
             self._working.release()
         return self.current
 
+    def _tell_end(self) -> None:
+        """A run is over, at its end or on the way; jobs that do not write every iteration write the last one now."""
+        if self._stop.is_set():
+            ProgressReporter(self._listeners, self.iteration, 1).tell("stopped", 1.0)
+
     # -- background ----------------------------------------------------------------------------------------------
 
     @property
@@ -203,8 +227,11 @@ class IterativeJob(ABC):
 
     def start(self, until: int | None = None) -> IterativeJob:
         """Run in a background thread and return at once."""
-        if self.running:
+        if self.running and not self._stop.is_set():
             return self
+        if self._thread is not None:
+            # one that was told to stop ends first
+            self._thread.join()
         self._stop.clear()
         self._error = None
         self.target = target = self.n_iterations if until is None else until
@@ -214,8 +241,7 @@ class IterativeJob(ABC):
                 try:
                     while self.iteration < target and not self._ended and not self._stop.is_set():
                         self._iterate()
-                    if self._stop.is_set():
-                        ProgressReporter(self._listeners, self.iteration, 1).tell("stopped", 1.0)
+                    self._tell_end()
                 except Stopped:
                     ProgressReporter(self._listeners, self.iteration, 1).tell("stopped", 1.0)
                 except BaseException as error:
@@ -306,6 +332,22 @@ class IterativeJob(ABC):
         m = self.current.model
         return xr.DataArray(np.asarray(m.group_scales), dims=("group",), coords={"group": list(m.group_names)}, name="scale")
 
+    @property
+    def particles(self) -> xr.Dataset:
+        """The particles with the poses, classes and numbers that the last iteration found; before the first, as they were given."""
+        return self.input_particles if self.iteration == 0 else self._with_assignments(self.iterations[-1])
+
+    def _with_assignments(self, it: Iteration, keep: np.ndarray | None = None) -> xr.Dataset:
+        """Particles, or rows ``keep`` of them, with what an iteration found of them."""
+        from cryotk.data import select_particles
+
+        table = it.assignments if keep is None else it.assignments.isel(particle=keep)
+        out = self.input_particles.copy() if keep is None else select_particles(self.input_particles, keep)
+        for name, values in table.data_vars.items():
+            attrs = dict(out[name].attrs) if name in out else dict(values.attrs)
+            out[name] = ("particle", values.values, attrs)
+        return out
+
     def select(self, classes: Any, iteration: int | None = None) -> xr.Dataset:
         """Particles of some classes, with their assignments.
 
@@ -316,21 +358,17 @@ class IterativeJob(ABC):
         iteration : int, optional
             The last by default.
         """
-        from cryotk.data import select_particles
-
         it = self.current if iteration is None else next((i for i in self.iterations if i.number == iteration), None)
         if it is None:
             raise SettingsError(f"there is no iteration {iteration}; there are 0 to {self.iteration}")
-        wanted = np.atleast_1d(np.asarray(classes, int))
+        try:
+            wanted = np.atleast_1d(np.asarray(classes, int))
+        except (TypeError, ValueError):
+            raise SettingsError(f"classes are numbers, from 1, e.g. [1, 3]; not {classes!r}") from None
         k = it.model.n_classes
         if wanted.size and (wanted.min() < 1 or wanted.max() > k):
             raise SettingsError(f"classes must be 1 to {k}, not {sorted(set(wanted.tolist()))}")
-        keep = np.nonzero(np.isin(it.assignments["class_number"].values, wanted))[0]
-        out = select_particles(self.particles, keep)
-        for name, values in it.assignments.isel(particle=keep).data_vars.items():
-            attrs = dict(out[name].attrs) if name in out else dict(values.attrs)
-            out[name] = ("particle", values.values, attrs)
-        return out
+        return self._with_assignments(it, np.nonzero(np.isin(it.assignments["class_number"].values, wanted))[0])
 
     def view(self) -> Any:
         """Live view of the job (needs the ``lab`` extra)."""
@@ -356,9 +394,24 @@ class IterativeJob(ABC):
         path = Path(directory)
         if path.exists() and not path.is_dir():
             raise SettingsError(f"{path} is a file; name a folder for the iterations")
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DiskError(f"{path} cannot be made ({error.strerror or error}): name a folder that you may write in") from None
         self._relion = relion
+        self._before_saving(path)
         for it in self.iterations:
-            self._write(path, it)
+            try:
+                self._write(path, it)
+            except OSError as error:
+                raise DiskError(f"iteration {it.number} could not be written to {path}: {error}; make room, or take another folder") from error
         self._directory = path
         return path
+
+    @abstractmethod
+    def _before_saving(self, directory: Path) -> None:
+        """Look at what is in a folder already."""
+
+    @abstractmethod
+    def _shelve(self) -> None:
+        """Give up memory that only past iterations need."""

@@ -37,6 +37,8 @@ class ParticleSet:
     group_counts: np.ndarray
     poses: np.ndarray
     """(n, 3) degrees."""
+    without_pose: np.ndarray
+    """(n,) bool: particles of which an angle or an offset is not known; it is 0 then."""
     shifts: np.ndarray
     """(n, 2) Å."""
     norm: np.ndarray
@@ -106,9 +108,22 @@ class ParticleSet:
         )
         _check_finite(columns, do_ctf)
 
-        def per_particle(name: str, default: float = 0.0) -> np.ndarray:
-            return np.nan_to_num(np.asarray(particles[name].values, float)) if name in particles else np.full(n, default)
+        without_pose = np.zeros(n, bool)
 
+        def pose(name: str, prior: str | None = None) -> np.ndarray:
+            # a table may hold where to search instead of what was found
+            name = prior if name not in particles and prior is not None and prior in particles else name
+            if name not in particles:
+                without_pose[:] |= name.startswith("angle")
+                return np.zeros(n)
+            values = np.asarray(particles[name].values, float)
+            if np.isinf(values).any():
+                raise DataError(f"particle {int(np.isinf(values).argmax()) + 1}: {name} is infinite; correct or remove that particle")
+            without_pose[:] |= np.isnan(values)
+            return np.nan_to_num(values)
+
+        poses = np.stack([pose(f"angle_{x}", f"rlnAngle{x.capitalize()}Prior") for x in ("rot", "tilt", "psi")], -1)
+        shifts = np.stack([pose("shift_x"), pose("shift_y")], -1)
         norm = np.ones(n_images)
         if "norm_correction" in particles:
             norm = np.asarray(particles["norm_correction"].values, float)
@@ -124,10 +139,11 @@ class ParticleSet:
             start,
             names,
             counts,
-            np.stack([per_particle("angle_rot"), per_particle("angle_tilt"), per_particle("angle_psi")], -1),
-            np.stack([per_particle("shift_x"), per_particle("shift_y")], -1),
+            poses,
+            without_pose,
+            shifts,
             norm,
-            per_particle("class_number").astype(int),
+            np.nan_to_num(np.asarray(particles["class_number"].values, float)).astype(int) if "class_number" in particles else np.zeros(n, int),
             np.argsort(micrograph, kind="stable"),
         )
 

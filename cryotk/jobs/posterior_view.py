@@ -112,6 +112,10 @@ class PosteriorMixin:
         block = context.prepare(np.array([particle]))
         tables = context.step.tables[block.optics_group]
         angles_, shifts_ = np.atleast_2d(np.asarray(angles, float)), np.atleast_2d(np.asarray(shifts, float))
+        if angles_.shape[-1] != 3 or shifts_.shape[-1] != 2 or 1 < len(angles_) != len(shifts_) > 1:
+            raise SettingsError(
+                f"score() takes angles (n, 3) as rot, tilt, psi and shifts (n, 2), or one of either; not {angles_.shape} and {shifts_.shape}"
+            )
         angles_, shifts_ = np.broadcast_arrays(angles_, np.zeros((max(len(angles_), len(shifts_)), 3)))[0], shifts_
         if not context.model.is_3d:
             angles_ = angles_ * np.array([0.0, 0.0, 1.0])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from cryotk.data import open_volume
+from cryotk.data import open_volume, pixel_size_of
 from cryotk.errors import DataError, DataWarning, MissingFileError, SettingsError
 from cryotk.fourier import resize, window
 
@@ -49,7 +49,7 @@ def _list(references: Any) -> list[Any]:
     if isinstance(references, (str, Path)) and Path(references).suffix == ".star":
         return _of_star(Path(references))
     if hasattr(references, "dims") and "class_number" in references.dims:
-        a = float(references.attrs["pixel_size"])
+        a = _pixel_size_of(references, "the references")
         return [r.drop_vars("class_number").assign_attrs(pixel_size=a) for r in references]
     return [references]
 
@@ -62,7 +62,7 @@ def _of_star(path: Path) -> list[Any]:
         if "rlnReferenceImage" in block:
             out = []
             for name in block["rlnReferenceImage"]:
-                found = find_near(str(name), path.resolve().parent)
+                found = find_near(str(name), path.parent)
                 if found is None:
                     raise MissingFileError(f"{path} names the reference {name}, which is not there")
                 out.append(found)
@@ -103,7 +103,7 @@ def open_references(references: Any, box: int, pixel_size: float) -> tuple[np.nd
             raise DataError(f"{name} holds values that are not finite: correct or replace it")
         if np.ptp(x) == 0:
             raise DataError(f"{name} is the same everywhere ({x.flat[0]:g}): there is nothing to align to")
-        a = float(v.attrs["pixel_size"])
+        a = _pixel_size_of(v, name)
         if abs(a - pixel_size) <= SAME_PIXEL:
             header = a if header is None else header
         else:
@@ -132,6 +132,13 @@ def _opened(given: Any, name: str, pixel_size: float) -> xr.DataArray:
         return xr.DataArray(given, dims=("z", "y", "x"), attrs={"pixel_size": pixel_size})
     what = f"an array of shape {given.shape}" if isinstance(given, np.ndarray) else type(given).__name__
     raise SettingsError(f"{name} is {what}: give the path of an .mrc file, a volume that ctk.open_volume made, or a (z, y, x) array")
+
+
+def _pixel_size_of(volume: xr.DataArray, name: str) -> float:
+    a = pixel_size_of(volume)
+    if a is None or not a > 0:
+        raise DataError(f"{name} has no pixel size: give one made by ctk.open_volume, with its pixel_size= where the header has none")
+    return a
 
 
 def missing_reference(references: Any) -> None:
@@ -167,7 +174,7 @@ def open_mask(mask: Any, box: int, pixel_size: float) -> np.ndarray | None:
     x = np.asarray(v.data, np.float32)
     if x.shape != (box,) * 3:
         raise DataError(f"{name} has {x.shape} voxels, the particles {box}: make a mask of the same box")
-    a = float(v.attrs["pixel_size"])
+    a = _pixel_size_of(v, name)
     if abs(a - pixel_size) > 0.01 * pixel_size:
         raise DataError(f"{name} has voxels of {a:g} Å, the particles {pixel_size:g} Å: make a mask of the same pixel size")
     if not np.isfinite(x).all() or x.min() < -1e-4 or x.max() > 1 + 1e-4:

@@ -25,7 +25,14 @@ from cryotk.jobs.auto_sampling import (
 from cryotk.jobs.blocks import maps_at_once
 from cryotk.jobs.bookkeeping import changes
 from cryotk.jobs.half_set_job import HalfSetJob
-from cryotk.jobs.half_sets import half_map_fsc, join_low_resolution, joined_fsc, solvent_corrected_fsc, split_halves
+from cryotk.jobs.half_sets import (
+    half_map_fsc,
+    join_low_resolution,
+    joined_fsc,
+    same_image,
+    solvent_corrected_fsc,
+    split_halves,
+)
 from cryotk.jobs.maximization import MaximizationSettings, maximize
 from cryotk.jobs.parameters import describe
 from cryotk.jobs.references3d import mate_of_half_map, open_references
@@ -129,8 +136,8 @@ class Refine3D(HalfSetJob):
         if solvent_flatten_fsc and self._mask is None and mask is None:
             raise SettingsError("solvent_flatten_fsc needs a mask: give mask=")
         self._mate = mate_of_half_map(reference)
-        given = self.particles["random_subset"].values if "random_subset" in self.particles else None
-        self._set_half_sets(split_halves(self.data.n, given, seed))
+        given = self.input_particles["random_subset"].values if "random_subset" in self.input_particles else None
+        self._set_half_sets(split_halves(self.data.n, given, seed, same_image(self.input_particles)))
         self._auto = AutoSettings(
             order_of_sampling(local_search_from), 1, mask_diameter, finer_sampling_faster, self.data.optics[0].pixel_size, compat
         )
@@ -151,6 +158,15 @@ class Refine3D(HalfSetJob):
     def _ended(self) -> bool:
         return self.converged
 
+    def branch(self, **changes: Any) -> Self:
+        """Return a new job from the same state with other settings, see :meth:`Class3D.branch`; not of a finished refinement."""
+        if self.converged:
+            raise SettingsError(
+                "the refinement has converged, and has no half-sets to go on with: start a new Refine3D from job.volume and job.particles, "
+                "or resume an earlier iteration (its checkpoint) with other settings"
+            )
+        return super().branch(**changes)
+
     # -- start ---------------------------------------------------------------------------------------------------
 
     def _initialise(self) -> Iteration:
@@ -162,6 +178,7 @@ class Refine3D(HalfSetJob):
         assert sampling.directions is not None
         model = self._first_model(maps, a, len(sampling.directions), s.tau2_fudge)
         if sampling.healpix_order >= self._auto.local_order:
+            self._needs_poses(f"initial_sampling = {s.initial_sampling:g}, which is as fine as local_search_from,")
             self._search_locally(model, sampling.healpix_order)
         other = model.copy()
         if self._mate is not None:
@@ -186,9 +203,12 @@ class Refine3D(HalfSetJob):
 
     def _make_plan(self, current: Iteration) -> Plan:
         s, number, c = self.settings, current.number + 1, current.convergence
-        if c.has_converged:
-            raise SettingsError("the refinement has converged; branch() or start a new one to go on")
         first, second = current.model, current.half2
+        if c.has_converged:
+            # nothing comes next; particles can still be looked at, all with the one map
+            return Plan(
+                number, first.box_size, angular_step(current.sampling.healpix_order, 0), current.sampling, c, (first, first), final=True,
+            )
         if second is None:
             raise SettingsError("the last iteration has no half-sets: a finished refinement cannot be refined further")
         if s.compat != "relion":

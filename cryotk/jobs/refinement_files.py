@@ -32,11 +32,11 @@ def _plain(value: Any) -> dict[str, Any]:
 def write_refinement(job: RefinementJob, directory: Path, iteration: Iteration) -> None:
     """Write one iteration; the checkpoint comes last and makes it count."""
     a, s = iteration.assignments, job.settings
-    table = job.particles.drop_vars("images", errors="ignore")
+    table = job.input_particles.drop_vars("images", errors="ignore")
     # entries of the RELION run that this goes on from stay, ours win
     inherited = next((it.optimiser for it in job.iterations if it.optimiser), {})
     optimiser = inherited | job._optimiser_entries()
-    project = project_of(job.particles)
+    project = project_of(job.input_particles)
     written = replace(iteration, number=FINISHED) if iteration.convergence.has_converged else iteration
     write_iteration(
         directory, written, particles=table, settings=optimiser, project_dir=project, version=job._relion,
@@ -55,13 +55,15 @@ def write_refinement(job: RefinementJob, directory: Path, iteration: Iteration) 
         "units": {str(k): str(v.attrs["units"]) for k, v in a.data_vars.items() if v.attrs.get("units")},
         "optimiser": dict(iteration.optimiser),
         "norm": np.asarray(job._norm_of(iteration)),
-        "particles": str(job.particles.attrs.get("source", "")),
-        "project_dir": str(job.particles.attrs.get("project_dir", "")),
+        "particles": str(job.input_particles.attrs.get("source", "")),
+        "project_dir": str(job.input_particles.attrs.get("project_dir", "")),
         "n_particles": job.data.n,
         "relion": job._relion,
-        "names": _names_digest(job.particles),
+        "names": _names_digest(job.input_particles),
         "ctf": _ctf_digest(job),
         "extra": job._extra_state() if iteration is job.iterations[-1] else {},
+        "arguments": job._arguments(),
+        "run": job._run,
     }
     checkpoint.save(directory / f"run_it{iteration.number:03d}.checkpoint", state, type(job).__name__)
 
@@ -126,8 +128,12 @@ def resume_refinement(cls: type[Job], path: Path, particles: Any, changes: dict[
     state = checkpoint.load(newest, kind)
     opened = _particles_of(newest, state, particles)
     last = _load_iteration(state, opened, f"cryotk {kind}")
-    job = cls._remake(opened, state["settings"] | changes, last)
-    last.particles = job.particles
+    # checkpoints written before there were arguments have the mask with what the last iteration alone has
+    extra = dict(state.get("extra", {}))
+    arguments = state.get("arguments") or ({"mask": extra.pop("mask")} if "mask" in extra else {})
+    job = cls._remake(opened, state["settings"] | arguments | changes, last)
+    job._run = state.get("run", job._run)
+    last.particles = job.input_particles
     if _ctf_digest(job) != state["ctf"]:
         text = f"{newest}: the particles' CTF, groups or optics are not those of the run"
         if particles is None:
@@ -137,14 +143,18 @@ def resume_refinement(cls: type[Job], path: Path, particles: Any, changes: dict[
     for file in checkpoint.checkpoints(folder):
         if file.name == newest.name:
             break
+        if checkpoint.peek(file, "run") not in (state.get("run"), None):
+            continue
         try:
-            job.iterations.append(_load_iteration(checkpoint.load(file, kind), job.particles, job.source))
+            job.iterations.append(_load_iteration(checkpoint.load(file, kind), job.input_particles, job.source))
+            job._shelve()
         except CheckpointError as error:
             warnings.warn(f"left out of the history: {error}", DataWarning, stacklevel=4)
     job.iterations.append(last)
+    job._shelve()
     job._restore_state(last, state["norm"])
-    job._restore_extra(state.get("extra", {}))
-    job._fit_to_settings({k: v for k, v in changes.items() if v != state["settings"].get(k)})
+    job._restore_extra(extra)
+    job._fit_to_settings(job._changed(changes, state["settings"]))
     job._relion = state.get("relion", "5")
     if path.is_dir():
         job._directory = folder
@@ -198,11 +208,11 @@ def _resume_relion(cls: type[Job], path: Path, particles: Any, changes: dict[str
     for model in (it.model, it.half2):
         if model is not None:
             _match_groups(model, job)
-    it.particles = job.particles
+    it.particles = job.input_particles
     job.iterations.append(it)
     job._adopt(it)
     job._adopt_files(path, it)
-    job._fit_to_settings({k: v for k, v in changes.items() if k not in values or v != values[k]})
+    job._fit_to_settings(job._changed(changes, values))
     return job
 
 
@@ -243,7 +253,7 @@ def _what_is_not_followed(path: Path, optimiser: dict[str, Any]) -> None:
 
 def _data_path(path: Path, optimiser: Any) -> Path:
     name = str(optimiser.get("rlnExperimentalDataStarFile", ""))
-    found = find_near(name, path.resolve().parent)
+    found = find_near(name, path.parent)
     if found is None:
         raise CheckpointError(f"{path} names the particles {name}, which are not there; give particles=")
     return found

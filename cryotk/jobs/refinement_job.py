@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 import warnings
 from abc import abstractmethod
@@ -14,6 +15,7 @@ import numpy as np
 
 from cryotk.data import Convergence, Iteration, RefinementModel, SamplingSettings, open_particles
 from cryotk.errors import DataError, DataWarning, SettingsError
+from cryotk.execution import checkpoint
 from cryotk.execution.device import resolve_device
 from cryotk.geometry import directions
 from cryotk.jobs.bookkeeping import assignments_dataset
@@ -22,6 +24,7 @@ from cryotk.jobs.particle_set import ParticleSet
 from cryotk.jobs.posterior_view import PosteriorMixin
 from cryotk.jobs.resources import Work, estimate_iteration
 from cryotk.jobs.settings import RefinementSettings, checked
+from cryotk.jobs.shelf import KEPT_BYTES, bytes_in_memory, shelve
 from cryotk.jobs.step import Expectation, Particles, StepContext, StepSettings, run_expectation
 
 if TYPE_CHECKING:
@@ -49,8 +52,8 @@ class RefinementJob(PosteriorMixin, IterativeJob):
     def __init__(self, particles: xr.Dataset | str | Path, **values: Any) -> None:
         super().__init__()
         self.settings = checked(self.settings_type, values, type(self).__name__)
-        self.particles = open_particles(particles)
-        self.data = ParticleSet.from_dataset(self.particles, do_ctf=getattr(self.settings, "do_ctf", True))
+        self.input_particles = open_particles(particles)
+        self.data = ParticleSet.from_dataset(self.input_particles, do_ctf=getattr(self.settings, "do_ctf", True))
         # a device that is not there is told at once
         resolve_device(self.settings.device)
         optics, diameter = self.data.optics[0], self.settings.mask_diameter
@@ -59,9 +62,16 @@ class RefinementJob(PosteriorMixin, IterativeJob):
                 f"mask_diameter = {diameter:g} Å is larger than the box, {optics.box_size * optics.pixel_size:.0f} Å"
             )
         self._check_offsets()
+        limit = getattr(self.settings, "resolution_limit", None)
+        if limit and limit > optics.box_size * optics.pixel_size / 2:
+            raise SettingsError(
+                f"resolution_limit = {limit:g} Å leaves nothing to compare: a box of {optics.box_size * optics.pixel_size:.0f} Å begins "
+                "with twice that; use less than half of the box"
+            )
         k = getattr(self.settings, "n_classes", 1)
         if k > self.data.n:
             raise SettingsError(f"n_classes = {k} for {self.data.n} particles: use at most one class per particle")
+        self._run = secrets.token_hex(8)
         # never changed in place: what comes next has arrays of its own
         self._state = Particles(self.data.poses, self.data.shifts, self.data.norm)
 
@@ -113,7 +123,7 @@ class RefinementJob(PosteriorMixin, IterativeJob):
         self, e: Expectation, model: RefinementModel, convergence: Convergence, table: xr.Dataset, numbers: dict[str, float]
     ) -> Iteration:
         return Iteration(
-            self.current.number + 1, model, e.context.sampling_settings, convergence, table, numbers, self.source, self.particles
+            self.current.number + 1, model, e.context.sampling_settings, convergence, table, numbers, self.source, self.input_particles
         )
 
     def _maximization(self, e: Expectation) -> Iteration:
@@ -149,7 +159,7 @@ class RefinementJob(PosteriorMixin, IterativeJob):
 
     def _table(self, e: Expectation, norm: np.ndarray) -> xr.Dataset:
         return assignments_dataset(
-            self.particles, e.class_number, e.poses, e.shifts, e.p_max, e.n_significant, e.log_likelihood,
+            self.input_particles, e.class_number, e.poses, e.shifts, e.p_max, e.n_significant, e.log_likelihood,
             norm[self.data.image_start[:-1]], e.flagged,
         )
 
@@ -157,14 +167,14 @@ class RefinementJob(PosteriorMixin, IterativeJob):
         """Assignments of iteration 0."""
         n = self.data.n
         return assignments_dataset(
-            self.particles, np.zeros(n, int), self._state.poses, self._state.shifts, np.zeros(n), np.zeros(n, int), np.zeros(n),
+            self.input_particles, np.zeros(n, int), self._state.poses, self._state.shifts, np.zeros(n), np.zeros(n, int), np.zeros(n),
             self._state.norm[self.data.image_start[:-1]], np.zeros(n, bool),
         )
 
     def _start_iteration(self, model: RefinementModel, sampling: Any, **more: Any) -> Iteration:
         numbers = {"resolution": model.current_resolution, "image_size": 0.0, "sigma_offset": model.sigma_offset}
         return Iteration(
-            0, model, sampling, Convergence(), self._start_table(), numbers, source=self.source, particles=self.particles, **more
+            0, model, sampling, Convergence(), self._start_table(), numbers, source=self.source, particles=self.input_particles, **more
         )
 
     # -- files ---------------------------------------------------------------------------------------------------
@@ -197,6 +207,7 @@ class RefinementJob(PosteriorMixin, IterativeJob):
             "ctf_intact_first_peak": bool(int(o.get("rlnDoIgnoreCtfUntilFirstPeak", 0))),
             "seed": int(o.get("rlnRandomSeed", 0)),
             "padding": it.model.padding,
+            "perturbation_factor": min(max(it.sampling.perturbation_factor, 0.0), 1.0),
         }
 
     @staticmethod
@@ -227,7 +238,8 @@ class RefinementJob(PosteriorMixin, IterativeJob):
         particles : Dataset or path, optional
             Where the particles are now; by default where they were.
         **changes
-            Settings to change.
+            Settings to change. RELION's files do not hold all: ``finer_sampling_faster`` of a refinement, and the point group of an
+            initial model that is made in C1, have to be given here.
         """
         from cryotk.jobs.refinement_files import resume_refinement
 
@@ -253,12 +265,19 @@ class RefinementJob(PosteriorMixin, IterativeJob):
         """Assignments of an iteration read from elsewhere in the order of the particles: by image name, or as they stand."""
         a = iteration.assignments
         n = self.data.n
-        if a.sizes.get("particle", 0) and "image_name" in a and "image_name" in self.particles:
-            rows = {_image_key(v): i for i, v in enumerate(a["image_name"].values)}
-            try:
-                index = np.array([rows[_image_key(v)] for v in self.particles["image_name"].values])
-            except KeyError as error:
-                raise SettingsError(f"particle image {error.args[0]} is not in {iteration.source}'s data file") from None
+        if a.sizes.get("particle", 0) and "image_name" in a and "image_name" in self.input_particles:
+            # of an image that is there several times (symmetry copies), the first row is the first's, and so on
+            rows: dict[str, list[int]] = {}
+            for i, v in enumerate(a["image_name"].values):
+                rows.setdefault(_image_key(v), []).append(i)
+            index, seen = np.empty(n, int), dict.fromkeys(rows, 0)
+            for i, v in enumerate(self.input_particles["image_name"].values):
+                key = _image_key(v)
+                if key not in rows or seen[key] >= len(rows[key]):
+                    times = "" if key not in rows else f" more than {len(rows[key])} times"
+                    raise SettingsError(f"particle image {key} is not{times} in {iteration.source}'s data file")
+                index[i] = rows[key][seen[key]]
+                seen[key] += 1
             return a.isel(particle=index)
         if a.sizes.get("particle", 0) != n:
             raise SettingsError(f"{iteration.source} has {a.sizes.get('particle', 0)} particles, the given set {n}")
@@ -278,7 +297,7 @@ class RefinementJob(PosteriorMixin, IterativeJob):
         )
         self._state = state
         iteration.assignments = assignments_dataset(
-            self.particles, column("class_number", 0).astype(int), state.poses, state.shifts, column("max_probability", 0),
+            self.input_particles, column("class_number", 0).astype(int), state.poses, state.shifts, column("max_probability", 0),
             column("n_significant", 0).astype(int), column("log_likelihood", 0), state.norm, np.zeros(n, bool),
         )
 
@@ -297,19 +316,41 @@ class RefinementJob(PosteriorMixin, IterativeJob):
         and afterwards said to come too late.
         """
         before = self.settings.model_dump()
-        values = before | changes
+        values = before | self._arguments() | changes
         if "n_classes" in values and values["n_classes"] != self.settings.n_classes:
             raise SettingsError(f"a branch keeps the classes: start a new {type(self).__name__} for another n_classes")
-        changed = {k: v for k, v in changes.items() if k not in before or v != before[k]}
+        changed = self._changed(changes, before)
         if not self.iterations or (self.iteration == 0 and changed):
             # the start is made with the new settings
             return self._unstarted(values)
-        new = self._remake(self.particles, values, self.iterations[0])
+        new = self._remake(self.input_particles, values, self.iterations[0])
         new.iterations = list(self.iterations)
         new._state = Particles(self._state.poses, self._state.shifts, self._state.norm)
         new._restore_extra(self._extra_state())
         new._fit_to_settings(changed)
         return new
+
+    def _arguments(self) -> dict[str, Any]:
+        """What the constructor takes beside particles, references and settings."""
+        return {}
+
+    def _changed(self, changes: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+        """Those changes that are any; what is no setting (a mask) counts as changed."""
+        known = self.settings_type.model_fields
+        return {k: v for k, v in changes.items() if k not in known or k not in before or v != before[k]}
+
+    def _shelve(self) -> None:
+        shelve(self.iterations)
+
+    def _before_saving(self, directory: Path) -> None:
+        others = [p for p in checkpoint.checkpoints(directory) if (checkpoint.peek(p, "run") or "") != self._run]
+        if others:
+            warnings.warn(
+                f"{directory} holds {len(others)} iterations of another run: those of the same numbers are replaced, and resume() "
+                "goes on from the run that was written last; take another folder to keep both",
+                DataWarning,
+                stacklevel=4,
+            )
 
     def _fit_to_settings(self, changed: dict[str, Any]) -> None:
         """Fit the last iteration to settings that it was not made with, before the job goes on from it."""
@@ -357,7 +398,7 @@ class RefinementJob(PosteriorMixin, IterativeJob):
 
     def _unstarted(self, values: dict[str, Any]) -> Self:
         """Make the same job with other settings before its first iteration."""
-        return type(self)(self.particles, **values)
+        return type(self)(self.input_particles, **values)
 
     @abstractmethod
     def _work(self) -> Work:
@@ -377,7 +418,9 @@ class RefinementJob(PosteriorMixin, IterativeJob):
         # in RELION's files and in the checkpoint: maps, momenta of a mini-batch, rows of the table; and what does not grow
         maps = w.halves * w.n_classes * w.box**dims * (4 + 8)
         momenta = w.n_classes * (padded + 3) ** (dims - 1) * (padded / 2 + 2) * (24 + 20) if w.batch else 0
-        return estimate_iteration(w, maps + momenta + w.n_rows * 600 + 20_000)
+        out = estimate_iteration(w, maps + momenta + w.n_rows * 600 + 20_000)
+        out["memory_bytes"] += min(bytes_in_memory(self.iterations[:-1]), KEPT_BYTES)
+        return out
 
     def _repr_html_(self) -> str:
         from cryotk.jobs.reprs import job_html

@@ -35,7 +35,7 @@ class RefinementSettings(BaseModel):
     zero_mask: bool = True
     do_ctf: bool = True
     ctf_intact_first_peak: bool = False
-    seed: int
+    seed: int = Field(ge=0)
     compat: Literal["relion"] | None = None
     device: str = "auto"
     perturbation_factor: float = Field(0.5, ge=0, le=1)

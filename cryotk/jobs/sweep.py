@@ -83,7 +83,7 @@ class Sweep:
 
 def sweep(
     job_type: type[IterativeJob], particles: Any, *arguments: Any, subset: int | None = None, run: bool = True,
-    until: int | None = None, progress: bool = True, seed: int = 0, **settings: Any,
+    until: int | None = None, progress: bool = True, seed: int | list[int] = 0, **settings: Any,
 ) -> Sweep:
     """Run a job with every combination of the settings that are given as lists.
 
@@ -100,10 +100,10 @@ def sweep(
         Run now; else call :meth:`Sweep.run`, or each job's own.
     until : int, optional
         Last iteration; each job's own by default.
-    seed : int
-        Of the subset and of the jobs, so that only the settings differ.
+    seed : int or list of int
+        Of the subset and of the jobs, so that only the settings differ; of a list the first is the subset's, and the jobs' are varied.
     **settings
-        Lists are varied, everything else is the same for all.
+        Lists (tuples, ranges, arrays) are varied, everything else is the same for all.
 
     Returns
     -------
@@ -113,7 +113,13 @@ def sweep(
     --------
     >>> s = sweep(Class3D, particles, "map.mrc", n_classes=4, tau2_fudge=[1, 2, 4], subset=5000)  # doctest: +SKIP
     """
-    varied = {k: v for k, v in settings.items() if isinstance(v, list)}
+    first = seed if isinstance(seed, int) else int(np.asarray(seed).flat[0])
+    if not isinstance(seed, int):
+        settings["seed"] = list(seed)
+    varied = {
+        k: v.tolist() if isinstance(v, np.ndarray) else list(v)
+        for k, v in settings.items() if isinstance(v, (list, tuple, range, np.ndarray)) and np.ndim(v) < 3
+    }
     if not varied:
         raise SettingsError("nothing to vary: give at least one setting as a list, e.g. tau2_fudge=[1, 2, 4]")
     empty = [k for k, v in varied.items() if not v]
@@ -124,10 +130,10 @@ def sweep(
     if subset is not None and subset < n:
         if subset < 1:
             raise SettingsError(f"subset = {subset}: use at least one particle")
-        opened = select_particles(opened, np.sort(np.random.default_rng(seed).permutation(n)[:subset]))
+        opened = select_particles(opened, np.sort(np.random.default_rng(first).permutation(n)[:subset]))
     variants = [dict(zip(varied, values, strict=True)) for values in itertools.product(*varied.values())]
     make: Any = job_type
-    fixed = {"seed": seed} | {k: v for k, v in settings.items() if k not in varied}
+    fixed = ({"seed": seed} if isinstance(seed, int) else {}) | {k: v for k, v in settings.items() if k not in varied}
     jobs = [make(opened, *arguments, **(fixed | variant)) for variant in variants]
     out = Sweep(jobs, variants)
     return out.run(until, progress=progress) if run else out

@@ -206,6 +206,12 @@ class GradientJob(RefinementJob):
         if self.iterations and not self._is_kept(self.iterations[-1].number):
             super()._write(directory, self.iterations[-1])
 
+    def _tell_end(self) -> None:
+        super()._tell_end()
+        if self._directory is not None and not self._stop.is_set():
+            # a run until a mini-batch that is not one of those that are kept
+            self._write_last(self._directory)
+
     def _write_when_stopped(self, p: Progress) -> None:
         """A run that is stopped between two kept mini-batches loses none."""
         if p.phase == "stopped" and self._directory is not None:
@@ -222,7 +228,7 @@ class GradientJob(RefinementJob):
 
         if self.schedule is None or iteration.number < 1:
             return
-        model = find_near(str(iteration.optimiser.get("rlnModelStarFile", "")), path.resolve().parent)
+        model = find_near(str(iteration.optimiser.get("rlnModelStarFile", "")), path.parent)
         found = None if model is None else read_moments(model)
         if found is not None:
             self._momenta = [Momentum(first, second) for first, second in found]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -10,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from cryotk.data import Convergence, Iteration, RefinementModel, SamplingSettings
-from cryotk.errors import SettingsError
+from cryotk.errors import DataError, DataWarning, SettingsError
 from cryotk.execution.lanes import default_threads
 from cryotk.fourier import lowpass, lowpass_gain, shell_index
 from cryotk.geometry import directions, relaxation_operators, symmetry_operators
@@ -90,6 +91,13 @@ class VolumeJob(RefinementJob):
         optics = self.data.optics[0]
         if self.settings.relax_symmetry is not None:
             self._check_relaxation()
+        asked, step = self.settings.initial_sampling, angular_step(order_of_sampling(self.settings.initial_sampling))
+        if abs(step / asked - 1) > 0.1:
+            warnings.warn(
+                f"initial_sampling = {asked:g}: HEALPix grids have steps of 30, 15, 7.5, 3.75, 1.88 ... degrees; {step:g} is used",
+                DataWarning,
+                stacklevel=4,
+            )
         missing_reference(references)
         self._references_given = references
         self._mask = open_mask(mask, optics.box_size, optics.pixel_size)
@@ -105,6 +113,16 @@ class VolumeJob(RefinementJob):
             )
 
     # -- start ---------------------------------------------------------------------------------------------------
+
+    def _needs_poses(self, why: str) -> None:
+        """Refuse particles without angles where these are not searched for."""
+        missing = self.data.without_pose
+        if missing.any():
+            whose = "the particles have" if missing.all() else f"particle {int(missing.argmax()) + 1} has"
+            raise DataError(
+                f"{why} needs an angle and an offset of every particle, but {whose} none (rlnAngleRot, rlnAngleTilt, rlnAnglePsi; "
+                "rlnOriginXAngst, rlnOriginYAngst): give the particles of a refinement, e.g. job.particles, or search all orientations"
+            )
 
     def _open_references(self) -> tuple[np.ndarray, float]:
         optics = self.data.optics[0]
@@ -143,7 +161,7 @@ class VolumeJob(RefinementJob):
         mean_noise = np.where(noise.mean(0) > 0, noise.mean(0), np.inf)
         ratio = data.n / k / mean_noise * power / per_shell
         if s.initial_lowpass:
-            shell = max(round_int(box * a / s.initial_lowpass), 1)
+            shell = min(max(round_int(box * a / s.initial_lowpass), 1), n_shells - 1)
         else:
             below = np.nonzero((ratio < 1).all(0)[1:])[0]
             shell = max(int(below[0]) if len(below) else n_shells - 1, MIN_SHELL)
@@ -165,7 +183,14 @@ class VolumeJob(RefinementJob):
         h = self.settings.initial_lowpass
         if not h:
             return np.array(maps, float)
-        return np.stack([lowpass(m, a, h).astype(np.float32) for m in maps]).astype(float)
+        out = np.stack([lowpass(m, a, h).astype(np.float32) for m in maps]).astype(float)
+        for i, (m, low) in enumerate(zip(maps, out, strict=True)):
+            if np.ptp(low) <= 1e-6 * np.ptp(m):
+                raise DataError(
+                    f"reference {i + 1} holds nothing that is coarser than {h:g} Å: there is nothing to align to; give another map, or "
+                    "a smaller initial_lowpass"
+                )
+        return out
 
     def _low_passed(self, model: RefinementModel) -> None:
         """After a first iteration by correlation: maps and spectra no finer than at the start, in place."""
@@ -177,7 +202,7 @@ class VolumeJob(RefinementJob):
             model.references = model.references * self._mask
         gain = lowpass_gain(n, a, h, 2.0, 3)[0, 0] ** 2
         model.prior_power, model.data_vs_prior = model.prior_power * gain, model.data_vs_prior * gain
-        shell = max(round_int(n * a / h), 1)
+        shell = min(max(round_int(n * a / h), 1), n // 2)
         model.current_resolution = n * a / shell
         model.class_resolution = np.full(model.n_classes, model.current_resolution)
 
@@ -266,7 +291,7 @@ class VolumeJob(RefinementJob):
             from cryotk.jobs.refinement_files import project_of
 
             file = directory / "run_solvent_mask.mrc"
-            inside = name_in_project(directory, project_of(self.particles))
+            inside = name_in_project(directory, project_of(self.input_particles))
             if self._mask_file != (file, inside) or not file.exists():
                 write_mrc(file, self._mask, iteration.model.pixel_size)
             self._mask_file = file, inside
@@ -276,12 +301,8 @@ class VolumeJob(RefinementJob):
         name = "None" if self._mask_file is None else self._mask_file[1] + self._mask_file[0].name
         return super()._common_entries() | {"rlnSolventMaskName": name}
 
-    def _extra_state(self) -> dict[str, Any]:
-        return {} if self._mask is None else {"mask": self._mask}
-
-    def _restore_extra(self, extra: dict[str, Any]) -> None:
-        if self._mask is None and "mask" in extra:
-            self._mask = np.asarray(extra["mask"], np.float32)
+    def _arguments(self) -> dict[str, Any]:
+        return {"mask": self._mask}
 
     @classmethod
     def _remake(cls, particles: Any, values: dict[str, Any], start: Iteration) -> Self:
@@ -289,10 +310,8 @@ class VolumeJob(RefinementJob):
         return cls(particles, start.classes, mask=values.pop("mask", None), **values)
 
     def _unstarted(self, values: dict[str, Any]) -> Self:
-        mask = values.pop("mask", None)
-        new = type(self)(self.particles, self._references_given, mask=mask, **values)
-        new._restore_extra(self._extra_state())
-        return new
+        values = dict(values)
+        return type(self)(self.input_particles, self._references_given, mask=values.pop("mask", None), **values)
 
     @classmethod
     def _common_settings(cls, it: Iteration) -> dict[str, Any]:
@@ -313,7 +332,7 @@ class VolumeJob(RefinementJob):
         name = str(it.optimiser.get("rlnSolventMaskName", "None"))
         if name in ("None", ""):
             return {}
-        return {"mask": find_near(name, path.resolve().parent) or Path(name)}
+        return {"mask": find_near(name, path.parent) or Path(name)}
 
 
 def _map_power(map_: np.ndarray) -> np.ndarray:
