@@ -20,6 +20,7 @@ from cryotk.execution.device import resolve_device
 from cryotk.geometry import directions
 from cryotk.jobs.bookkeeping import assignments_dataset
 from cryotk.jobs.iterative import IterativeJob
+from cryotk.jobs.matching import matched
 from cryotk.jobs.particle_set import ParticleSet
 from cryotk.jobs.posterior_view import PosteriorMixin
 from cryotk.jobs.resources import Work, estimate_iteration
@@ -262,26 +263,8 @@ class RefinementJob(PosteriorMixin, IterativeJob):
         self._state = Particles(poses, np.stack([a["shift_x"].values, a["shift_y"].values], -1), np.asarray(norm, float))
 
     def _matched(self, iteration: Iteration) -> xr.Dataset:
-        """Assignments of an iteration read from elsewhere in the order of the particles: by image name, or as they stand."""
-        a = iteration.assignments
-        n = self.data.n
-        if a.sizes.get("particle", 0) and "image_name" in a and "image_name" in self.input_particles:
-            # of an image that is there several times (symmetry copies), the first row is the first's, and so on
-            rows: dict[str, list[int]] = {}
-            for i, v in enumerate(a["image_name"].values):
-                rows.setdefault(_image_key(v), []).append(i)
-            index, seen = np.empty(n, int), dict.fromkeys(rows, 0)
-            for i, v in enumerate(self.input_particles["image_name"].values):
-                key = _image_key(v)
-                if key not in rows or seen[key] >= len(rows[key]):
-                    times = "" if key not in rows else f" more than {len(rows[key])} times"
-                    raise SettingsError(f"particle image {key} is not{times} in {iteration.source}'s data file")
-                index[i] = rows[key][seen[key]]
-                seen[key] += 1
-            return a.isel(particle=index)
-        if a.sizes.get("particle", 0) != n:
-            raise SettingsError(f"{iteration.source} has {a.sizes.get('particle', 0)} particles, the given set {n}")
-        return a
+        """Assignments of an iteration read from elsewhere in the order of the particles."""
+        return matched(iteration.assignments, self.input_particles, iteration.source)  # type: ignore[no-any-return]
 
     def _adopt(self, iteration: Iteration) -> None:
         """Take poses, offsets and norms of an iteration read from elsewhere."""
@@ -443,9 +426,3 @@ def _some_usable(e: Expectation, number: int) -> None:
                 f"iteration {number}: none of the {len(flagged)} particles{of} can be used: their images are empty, the same "
                 "everywhere or not finite, or no pose is likely; look at particles.cryo.view()"
             )
-
-
-def _image_key(name: object) -> str:
-    """Image name without leading zeros, so that 000001@a and 00000001@a are one."""
-    number, at, file = str(name).partition("@")
-    return f"{int(number)}@{file}" if at else number

@@ -265,11 +265,12 @@ def started(star, reference, tmp_path_factory):
 def test_settings_of_the_start_say_that_they_come_too_late(kind, change, star, reference):
     job = KINDS[kind](star, reference)
     _ = job.current
-    early = job.branch(**{change: 15.0})
-    assert not early.iterations and getattr(early.settings, change) == 15
+    value = 15.0 if change == "initial_sampling" else 12.0
+    early = job.branch(**{change: value})
+    assert not early.iterations and getattr(early.settings, change) == value
     job.iterate()
     with pytest.warns(DataWarning, match=f"{change}: of the start of a {type(job).__name__}, without effect after iteration 1"):
-        job.branch(**{change: 15.0})
+        job.branch(**{change: value})
 
 
 def test_a_vdam_run_keeps_its_padding(star, reference):
