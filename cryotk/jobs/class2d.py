@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -10,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from cryotk.data import Convergence, Iteration, RefinementModel, SamplingSettings
-from cryotk.errors import SettingsError
+from cryotk.errors import DataWarning, SettingsError
 from cryotk.execution.lanes import default_threads
 from cryotk.jobs.bookkeeping import advance, changes, estimate_model_accuracy, next_perturbation
 from cryotk.jobs.maximization import MaximizationSettings, maximize
@@ -120,6 +121,11 @@ class Class2D(GradientJob):
         seed = draw_seed(seed)
         values = {k: v for k, v in locals().items() if k in Class2DSettings.model_fields} | expert
         super().__init__(particles, **values)
+        idle, used = ("n_batches", "n_iterations") if algorithm == "em" else ("n_iterations", "n_batches")
+        if values[idle] != Class2DSettings.model_fields[idle].default:
+            warnings.warn(
+                f"{idle} = {values[idle]} has no part in algorithm={algorithm!r}: the length of its runs is {used}", DataWarning, stacklevel=2
+            )
 
     @property
     def n_iterations(self) -> int:

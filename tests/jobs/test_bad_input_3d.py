@@ -104,6 +104,12 @@ def test_settings_out_of_range(small_star, small_map):
         ctk.execution.use("nope")
 
 
+@pytest.mark.parametrize(("algorithm", "idle"), [("em", {"n_batches": 20}), ("vdam", {"n_iterations": 5})])
+def test_the_length_of_the_other_algorithm(small_star, algorithm, idle):
+    with pytest.warns(DataWarning, match=rf"{next(iter(idle))} = .* has no part in algorithm='{algorithm}'"):
+        ctk.Class2D(small_star, 2, mask_diameter=170, algorithm=algorithm, **idle)
+
+
 def test_a_voltage_of_zero(small_posed, small_map):
     with pytest.raises(DataError, match="optics group 1: voltage is 0; correct _rlnVoltage"):
         ctk.Class3D(small_posed.assign(voltage=small_posed.voltage * 0), small_map, **MAPS)
