@@ -10,13 +10,17 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 
 from cryotk.data import open_volume, pixel_size_of, write_volume
+from cryotk.data.notices import warn_caller
 from cryotk.errors import FileFormatError
-from cryotk.io import StarBlock, atomic_write, read_star, write_star
+from cryotk.io import StarBlock, atomic_write, read_header, read_star, write_star
+from cryotk.io.relion_read import find_near
 from cryotk.maps.curves import EMPTY
 from cryotk.maps.inputs import on_host
 from cryotk.maps.postprocess_result import FSC_LABELS, GUINIER_LABELS, PostprocessResult, fsc_dataset, guinier_dataset
 
 __all__ = ["open_postprocess", "write_postprocess"]
+
+_NONE = 999.0  # how RELION writes the resolution of shell 0
 
 
 def write_postprocess(result: PostprocessResult, directory: Path, root: str) -> Path:
@@ -53,7 +57,7 @@ def write_postprocess(result: PostprocessResult, directory: Path, root: str) -> 
 
     fsc = result.fsc
     shell = fsc["shell"].values
-    angstrom = np.where(shell > 0, np.where(np.isfinite(fsc["resolution"].values), fsc["resolution"].values, 999.0), 999.0)
+    angstrom = np.where((shell > 0) & np.isfinite(fsc["resolution"].values), fsc["resolution"].values, _NONE)
     with_mask = "masked" in fsc
     columns: dict[str, Any] = {"rlnSpectralIndex": shell, "rlnResolution": 1 / angstrom, "rlnAngstromResolution": angstrom}
     if with_mask:
@@ -78,7 +82,7 @@ def write_postprocess(result: PostprocessResult, directory: Path, root: str) -> 
 
 
 def _finite(v: float) -> float:
-    return float(v) if np.isfinite(v) else 999.0
+    return float(v) if np.isfinite(v) else _NONE
 
 
 def _file_of(source: Any, path: Path, pixel_size: float) -> str:
@@ -110,7 +114,8 @@ def _write_xml(base: Path, frequency: np.ndarray, curve: np.ndarray) -> None:
 def open_postprocess(path: str | os.PathLike[str]) -> PostprocessResult:
     """Read RELION's (or our) ``postprocess.star``; maps are read when they are found.
 
-    Files named inside are looked for relative to the working directory, the STAR file's folder, and the project it is in.
+    Files named inside are looked for in the STAR file's folder and all folders above it (one is the project), then in the
+    working directory.
 
     Parameters
     ----------
@@ -121,6 +126,11 @@ def open_postprocess(path: str | os.PathLike[str]) -> PostprocessResult:
     ------
     MissingFileError, FileFormatError
         The last when it has no tables ``general`` and ``fsc``.
+
+    Warns
+    -----
+    DataWarning
+        For a map or mask whose box does not fit the curves: it is left out.
     """
     p = Path(path)
     if p.is_dir():
@@ -137,8 +147,13 @@ def open_postprocess(path: str | os.PathLike[str]) -> PostprocessResult:
     if "unmasked" not in found:
         found["unmasked"] = next(iter(found.values()))
     found.setdefault("corrected", found["unmasked"])
-    volume_path = _find(p, general.get("rlnPostprocessedMap")) or _find(p, p.with_suffix(".mrc").name)
-    mask_path = _find(p, general.get("rlnMaskName"))
+    beside = p.with_suffix(".mrc")
+    candidates = [*_find(p, general.get("rlnPostprocessedMap")), *([beside] if beside.is_file() else [])]
+    volume_path = _that_fits(candidates, len(shell), p, "post-processed map")
+    mask_path = _that_fits(_find(p, general.get("rlnMaskName")), len(shell), p, "mask")
+    half1, half2 = (
+        next(iter(_find(p, general.get(label))), general.get(label)) for label in ("rlnUnfilteredMapHalf1", "rlnUnfilteredMapHalf2")
+    )
     volume = None if volume_path is None else open_volume(volume_path)
     box = int(volume.shape[0]) if volume is not None else 2 * (len(shell) - 1)
     a = extent / box
@@ -155,13 +170,14 @@ def open_postprocess(path: str | os.PathLike[str]) -> PostprocessResult:
                             ("correlation", "rlnCorrelationFitGuinierPlot"))
         if label in general
     }  # fmt: skip
+    resolution = float(general["rlnFinalResolution"])
+    resolution = resolution if resolution < _NONE else float("inf")
     return PostprocessResult(
-        resolution=float(general["rlnFinalResolution"]), b_factor=float(general.get("rlnBfactorUsedForSharpening", 0.0)),
-        fsc=fsc_dataset(order, box, a, resolution=float(general["rlnFinalResolution"])),
+        resolution=resolution, b_factor=float(general.get("rlnBfactorUsedForSharpening", 0.0)),
+        fsc=fsc_dataset(order, box, a, resolution=resolution),
         guinier=_read_guinier(blocks.get("guinier"), fit),
         pixel_size=a, box_size=box, volume=volume, mask=None if mask_path is None else open_volume(mask_path, a),
-        half1=_find(p, general.get("rlnUnfilteredMapHalf1")) or general.get("rlnUnfilteredMapHalf1"),
-        half2=_find(p, general.get("rlnUnfilteredMapHalf2")) or general.get("rlnUnfilteredMapHalf2"),
+        half1=half1, half2=half2,
         mask_source=mask_path or general.get("rlnMaskName"), randomise_from=general.get("rlnRandomiseFrom"),
         molecular_weight=general.get("rlnMolecularWeight"), box_fraction_mask=general.get("rlnParticleBoxFractionSolventMask"),
         box_fraction_weight=general.get("rlnParticleBoxFractionMolecularWeight"), fitted=bool(fit), source=str(p),
@@ -179,12 +195,27 @@ def _read_guinier(table: StarBlock | None, fit: dict[str, float]) -> Any:
     )
 
 
-def _find(star: Path, name: Any) -> Path | None:
-    """A file named in a STAR file; None when it is not there."""
+def _find(star: Path, name: Any) -> list[Path]:
+    """Files that a name in a STAR file may mean, the likeliest first: of its own project before those of where we are."""
     if name in (None, "None", ""):
-        return None
-    q = Path(str(name))
-    for folder in (Path(), star.parent, *star.resolve().parents[1:4]):
-        if (folder / q).is_file():
-            return folder / q
-    return star.parent / q.name if (star.parent / q.name).is_file() else None
+        return []
+    near, here = find_near(str(name), star.parent), Path(str(name))
+    found = [near] if near is not None else []
+    if here.is_file() and not (found and here.samefile(found[0])):
+        found.append(here)
+    return found
+
+
+def _that_fits(candidates: list[Path], shells: int, star: Path, what: str) -> Path | None:
+    """The first file whose box has as many shells as the curves."""
+    boxes = {path: read_header(path).shape for path in candidates}
+    for path, shape in boxes.items():
+        if len(set(shape)) == 1 and shape[0] // 2 + 1 == shells:
+            return path
+    if boxes:
+        path, shape = next(iter(boxes.items()))
+        warn_caller(
+            f"{star}: the curves have {shells} shells, of a box of {2 * (shells - 1)}; the {what} {path} has box {shape} and is "
+            "left out: put the map that belongs to them there"
+        )
+    return None
