@@ -184,6 +184,41 @@ class ArrayAccessor:
             data = filter_map(self._da.data, a, **options)
         return self._da.copy(data=data)
 
+    def on_grid(self, other: xr.DataArray) -> xr.DataArray:
+        """Return the same voxels with the coordinates of another map, so that both can be combined.
+
+        Parameters
+        ----------
+        other : DataArray
+            Of the same box and pixel size, but for the last digits of a header.
+
+        Returns
+        -------
+        xarray.DataArray
+
+        Raises
+        ------
+        DataError
+            For another box or pixel size: arithmetic would keep only the voxels whose coordinates both have.
+        """
+        from cryotk.data.volumes import pixel_size_of, upright
+
+        this, that = upright(self._da), upright(other)
+        a, b = self._pixel_size(), pixel_size_of(other)
+        if this.dims != that.dims or this.shape != that.shape:
+            raise DataError(
+                f"the boxes differ: {dict(this.sizes)} and {dict(that.sizes)}; ctk.rebox and ctk.rescale bring one map to the other"
+            )
+        if b is None or abs(a - b) > 1e-3 * b:
+            found = "unknown" if b is None else f"{b:.6g} Å"
+            raise DataError(
+                f"the pixel sizes differ: {a:.6g} Å and {found}; bring one map to the other with ctk.rescale, or open it with "
+                "the right pixel_size="
+            )
+        out = this.assign_coords({axis: that.coords[axis] for axis in that.dims if axis in that.coords})
+        out.attrs["pixel_size"] = b
+        return out
+
     def view(self, **kwargs: Any) -> Any:
         """Show the volume or the images in a widget (needs the lab extra)."""
         return _widgets("view_volume" if "z" in self._da.dims else "view_stack")(self._da, **kwargs)

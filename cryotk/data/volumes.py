@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cryotk.data.lazy_images import lazy_images
-from cryotk.errors import DataError, DataWarning
+from cryotk.data.notices import warn_caller
+from cryotk.errors import DataError
 from cryotk.io.mrc import read_header, read_images, read_mrc, write_mrc
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["as_volume", "open_stack", "open_volume", "pixel_size_of", "pixels_to_write", "write_stack", "write_volume"]
+__all__ = ["as_volume", "open_stack", "open_volume", "pixel_size_of", "pixels_to_write", "upright", "write_stack", "write_volume"]
 
 
 def _coordinates(shape: tuple[int, ...], axes: tuple[str, ...], pixel_size: float) -> dict[str, Any]:
@@ -38,6 +38,7 @@ def as_volume(array: Any, pixel_size: float, source: str = "") -> xr.DataArray:
     """
     # cupy says what it is by the second alone
     is_array = hasattr(array, "__array_namespace__") or hasattr(array, "__array_function__")
+    array = upright(array)
     data = array if is_array else np.asarray(array)
     if data.ndim != 3:
         raise DataError(f"a volume has 3 dimensions, not {data.ndim}")
@@ -65,7 +66,7 @@ def open_volume(path: Any, pixel_size: float | None = None) -> xr.DataArray:
     Parameters
     ----------
     path : path or DataArray
-        A DataArray is returned as it is.
+        A DataArray is returned as it is, its axes in the order of files.
     pixel_size : float, optional
         Å; overrides the header.
 
@@ -78,18 +79,35 @@ def open_volume(path: Any, pixel_size: float | None = None) -> xr.DataArray:
     ------
     DataError
         When neither the header nor ``pixel_size`` gives a pixel size.
+
+    Notes
+    -----
+    xarray combines maps where their coordinates are equal, so maps of different pixel sizes have little more than the centre
+    in common and ``a - b`` loses the others. ``a.cryo.on_grid(b)`` says so, and puts a map on another's grid where both are
+    the same but for the header's last digit; :func:`cryotk.rescale` and :func:`cryotk.rebox` bring a map to another grid.
     """
     import xarray as xr
 
     if isinstance(path, xr.DataArray):
-        return path
+        return upright(path)
     data, header = read_mrc(path)
     a = pixel_size if pixel_size is not None else header.pixel_size
     if not a > 0:
         raise DataError(f"{path}: the header has no pixel size; give pixel_size= in Å")
+    _judge_voxel(path, header.voxel, pixel_size)
     out = as_volume(data, a, str(path))
-    out.attrs["origin"] = tuple(float(v) for v in header.origin)
+    calibrated = a / header.pixel_size if header.pixel_size > 0 else 1.0
+    out.attrs["origin"] = tuple(float(v) * calibrated for v in header.origin)
     return out
+
+
+def _judge_voxel(path: Any, voxel: tuple[float, float, float], pixel_size: float | None) -> None:
+    """Warn of a header whose voxels are no cubes."""
+    if pixel_size is None and min(voxel) > 0 and max(voxel) - min(voxel) > 1e-3 * max(voxel):
+        warn_caller(
+            f"{path}: the header's voxels are {' x '.join(f'{v:.5g}' for v in voxel)} Å; {voxel[0]:.5g} Å is taken for all "
+            "axes, give pixel_size= if that is not it"
+        )
 
 
 class _Sections:
@@ -109,7 +127,7 @@ def open_stack(path: Any, pixel_size: float | None = None) -> xr.DataArray:
     Parameters
     ----------
     path : path or DataArray
-        A DataArray is returned as it is.
+        A DataArray is returned as it is, its axes in the order of files.
     pixel_size : float, optional
         Å; overrides the header. Where neither gives one it is taken as 1, with a warning.
 
@@ -126,13 +144,13 @@ def open_stack(path: Any, pixel_size: float | None = None) -> xr.DataArray:
     import xarray as xr
 
     if isinstance(path, xr.DataArray):
-        return path
+        return upright(path)
     header = read_header(path)
     if header.images_present < header.shape[0]:
         raise DataError(f"{path} holds {header.images_present} of the {header.shape[0]} images its header promises; copy it again")
     a = pixel_size if pixel_size is not None else header.pixel_size
     if not a > 0:
-        warnings.warn(f"{path}: the header has no pixel size; 1 Å is taken, give pixel_size=", DataWarning, stacklevel=2)
+        warn_caller(f"{path}: the header has no pixel size; 1 Å is taken, give pixel_size=")
         a = 1.0
     source = _Sections(str(path))
     return xr.DataArray(
@@ -141,8 +159,18 @@ def open_stack(path: Any, pixel_size: float | None = None) -> xr.DataArray:
     )
 
 
+def upright(array: Any) -> Any:
+    """A DataArray with its axes in the order of files, by their names; anything else as it is."""
+    dims = getattr(array, "dims", ())
+    for order in (("z", "y", "x"), ("image", "y", "x")):
+        if set(dims) == set(order) and dims != order:
+            return array.transpose(*order)
+    return array
+
+
 def pixels_to_write(data: Any) -> Any:
-    """Dask or numpy array of what is to be written."""
+    """Dask or numpy array of what is to be written, axes in the file's order."""
+    data = upright(data)
     inner = getattr(data, "data", data)
     if hasattr(inner, "dask"):
         return inner

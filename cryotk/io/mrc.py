@@ -48,8 +48,14 @@ class MrcHeader:
 
     @property
     def pixel_size(self) -> float:
-        """Å along x; 0 when the header does not say."""
-        return float(self.cell[0]) / self.sampling[0] if self.sampling[0] > 0 else 0.0
+        """Å along x, the shortest decimal that the header's single precision stands for; 0 when the header does not say."""
+        return _shortest_pixel(self.cell[0], self.sampling[0]) if self.sampling[0] > 0 else 0.0
+
+    @property
+    def voxel(self) -> tuple[float, float, float]:
+        """Å along x, y, z; 0 where the header does not say."""
+        x, y, z = (_shortest_pixel(c, n) if n > 0 else 0.0 for c, n in zip(self.cell, self.sampling, strict=True))
+        return x, y, z
 
     @property
     def image_bytes(self) -> int:
@@ -60,6 +66,22 @@ class MrcHeader:
     def images_present(self) -> int:
         """Whole sections that the file really holds."""
         return max(0, self.file_size - self.offset) // max(self.image_bytes, 1)
+
+
+def _shortest_pixel(cell: float, sampling: int) -> float:
+    """What was written when a cell of ``sampling`` pixels became float32: 1.244, not 1.24400003.
+
+    Some programs round the pixel before they multiply, so a neighbouring cell will do where no short decimal gives this one.
+    """
+    a, stored = float(cell) / sampling, np.float32(cell)
+    if not math.isfinite(a) or a <= 0:
+        return a if math.isfinite(a) else 0.0
+    for slack in (0.0, float(np.spacing(stored))):
+        for digits in range(1, 8):
+            short = float(f"{a:.{digits}g}")
+            if abs(float(np.float32(short * sampling)) - float(stored)) <= slack:
+                return short
+    return a
 
 
 def read_header(path: str | os.PathLike[str]) -> MrcHeader:

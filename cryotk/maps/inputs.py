@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cryotk.data import as_volume, open_volume, pixel_size_of
+from cryotk.data.volumes import upright
 from cryotk.errors import DataError, DataWarning, MissingFileError
 from cryotk.io import read_header
 from cryotk.kernels.backends import backend_of
@@ -77,6 +78,7 @@ def open_map(
         if x.ndim != 3:
             raise DataError(f"{what}: a volume has 3 dimensions, not {x.ndim}")
         x = as_volume(x, pixel_size)
+    x = upright(x)
     if "image" in x.dims or x.ndim != 3:
         raise DataError(f"{name_of(x, what)} is a stack of images, {dict(x.sizes)}; take a volume, or one image of it")
     a = pixel_size if pixel_size is not None else pixel_size_of(x)
