@@ -31,7 +31,7 @@ def parse_symmetry(name: str) -> tuple[str, int]:
     SettingsError
         For a name that is no point group of RELION.
     """
-    text = name.strip().upper()
+    text = str(name).strip().upper()
     if text == "I":
         text = "I2"
     if text in _AXES:

@@ -8,7 +8,7 @@ import numpy as np
 
 from cryotk.errors import DataError, SettingsError
 from cryotk.maps.curves import fsc_from_sums
-from cryotk.maps.inputs import open_map, values_of
+from cryotk.maps.inputs import check_mask, open_like, open_map, values_of
 from cryotk.maps.transform import cross_sums, forward, namespace, plane_sums
 
 if TYPE_CHECKING:
@@ -17,17 +17,19 @@ if TYPE_CHECKING:
 __all__ = ["fsc"]
 
 
-def fsc(a: Any, b: Any, mask: Any = None, compat: str | None = None) -> xr.DataArray:
+def fsc(a: Any, b: Any, mask: Any = None, compat: str | None = None, pixel_size: float | None = None) -> xr.DataArray:
     """Fourier shell correlation of two maps; on the array module of the maps.
 
     Parameters
     ----------
-    a, b : DataArray or path
+    a, b : DataArray, path or array
         Two half-maps, or a map and one calculated from a model; of one box and pixel size.
-    mask : DataArray or path, optional
-        Multiplied with both.
+    mask : DataArray, path, array or result of create_mask, optional
+        Multiplied with both; 0 to 1.
     compat : {None, "relion"}
         ``"relion"`` counts the coefficients of the plane kx = 0 as often as the others, as RELION's programs do.
+    pixel_size : float, Å, optional
+        Overrides what maps and mask say.
 
     Returns
     -------
@@ -45,20 +47,22 @@ def fsc(a: Any, b: Any, mask: Any = None, compat: str | None = None) -> xr.DataA
 
     if compat not in (None, "relion"):
         raise SettingsError(f"compat must be None or 'relion', not {compat!r}")
-    x = _opened(a, "first map")
-    y = _opened(b, "second map", x)
+    x = open_map(a, "first map", pixel_size)
+    y = open_map(b, "second map", pixel_size, warn_about_one=False, like=x)
     if x.shape != y.shape:
         raise DataError(f"maps have different boxes: {x.shape} and {y.shape}; bring them to one with ctk.rescale and ctk.rebox")
     if len(set(x.shape)) != 1:
         raise DataError(f"maps must be cubes, not {x.shape}; pad or cut them with ctk.rebox")
     pa, pb = float(x.attrs["pixel_size"]), float(y.attrs["pixel_size"])
     if abs(pa - pb) > 1e-3 * pa:
-        raise DataError(f"maps have different pixel sizes: {pa:.4f} and {pb:.4f} Å; bring them to one with ctk.rescale")
+        raise DataError(
+            f"maps have different pixel sizes: {pa:.4f} and {pb:.4f} Å; bring them to one with ctk.rescale, "
+            "or give pixel_size= if the headers are wrong"
+        )
     m = None
     if mask is not None:
-        mask_map = open_map(mask, "mask", pa, like=x)
-        if mask_map.shape != x.shape:
-            raise DataError(f"the mask has another box: {mask_map.shape}, maps {x.shape}")
+        mask_map = open_like(mask, "mask", x, pixel_size)
+        check_mask(mask_map, x)
         m = values_of(mask_map)
     xv, yv = values_of(x), values_of(y)
     xp = namespace(xv, yv)
@@ -78,16 +82,6 @@ def fsc(a: Any, b: Any, mask: Any = None, compat: str | None = None) -> xr.DataA
         name="fsc",
         attrs={**attrs, "pixel_size": pa, "box_size": n},
     )
-
-
-def _opened(x: Any, what: str, like: Any = None) -> xr.DataArray:
-    import xarray as xr
-
-    from cryotk.data import pixel_size_of
-
-    if isinstance(x, xr.DataArray) and pixel_size_of(x) is None:
-        raise DataError(f"{what} has no pixel_size in its attrs")
-    return open_map(x, what, warn_about_one=False, like=like)
 
 
 def _crossing(curve: np.ndarray, level: float, extent: float) -> float:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Iterable
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cryotk.errors import DataWarning, SettingsError
+from cryotk.data.notices import warn_caller
+from cryotk.errors import SettingsError
 from cryotk.fourier import resized_box
 from cryotk.maps import gains
-from cryotk.maps.inputs import map_of, name_of, open_map, require_cube, values_of
+from cryotk.maps.inputs import map_of, name_of, open_map, require_cube, require_number, require_seed, values_of
 from cryotk.maps.transform import filtered, forward, inverse, namespace, random_phases
 
 if TYPE_CHECKING:
@@ -30,6 +32,11 @@ def _filtered(volume: Any, gain_of: Any, history: str, pixel_size: float | None)
     return map_of(filtered(values_of(v), gain_of(n, float(v.attrs["pixel_size"]))), v, history=history)
 
 
+def _check_filter(resolution: Any, width: Any) -> None:
+    require_number("resolution", resolution, "Å", positive=True)
+    require_number("width", width, "shells")
+
+
 def lowpass(volume: Any, resolution: float, width: float = 2.0, pixel_size: float | None = None) -> xr.DataArray:
     """Low-pass a map to ``resolution`` Å, with a raised cosine over ``width`` shells around the nearest shell.
 
@@ -47,6 +54,7 @@ def lowpass(volume: Any, resolution: float, width: float = 2.0, pixel_size: floa
     --------
     >>> ctk.lowpass("run_class001.mrc", 20)  # doctest: +SKIP
     """
+    _check_filter(resolution, width)
     return _filtered(volume, lambda n, a: gains.lowpass_gain(n, a, resolution, width), f"low-pass {resolution:g} Å", pixel_size)
 
 
@@ -63,6 +71,7 @@ def highpass(volume: Any, resolution: float, width: float = 2.0, pixel_size: flo
     pixel_size : float, Å, optional
         Overrides what the map says.
     """
+    _check_filter(resolution, width)
     return _filtered(volume, lambda n, a: gains.highpass_gain(n, a, resolution, width), f"high-pass {resolution:g} Å", pixel_size)
 
 
@@ -78,6 +87,7 @@ def apply_b_factor(volume: Any, b_factor: float, pixel_size: float | None = None
     pixel_size : float, Å, optional
         Overrides what the map says.
     """
+    require_number("b_factor", b_factor, "Å^2")
     return _filtered(volume, lambda n, a: gains.b_factor_gain(n, a, b_factor), f"B={b_factor:g} Å^2", pixel_size)
 
 
@@ -93,10 +103,10 @@ def randomise_phases(volume: Any, resolution: float, seed: int = 0, pixel_size: 
     pixel_size : float, Å, optional
         Overrides what the map says.
     """
+    require_number("resolution", resolution, "Å", positive=True)
+    require_seed(seed)
     v = open_map(volume, pixel_size=pixel_size)
     n = require_cube(v)
-    if not resolution > 0:
-        raise SettingsError(f"resolution must be positive, in Å, not {resolution}")
     f = random_phases(forward(values_of(v)), int(n * float(v.attrs["pixel_size"]) / resolution), seed, 0, overwrite=True)
     return map_of(inverse(f, n, overwrite=True), v, history=f"random phases beyond {resolution:g} Å")
 
@@ -111,21 +121,19 @@ def rescale(volume: Any, pixel_size: float) -> xr.DataArray:
     volume : path, DataArray or array
         A cube.
     pixel_size : float, Å
+        The new one; that of the map itself must be known (:func:`cryotk.open_volume` overrides a header's).
 
     Warns
     -----
     DataWarning
         When the pixel size that results differs by more than 0.1 % from the one asked for.
     """
-    if not pixel_size > 0:
-        raise SettingsError(f"pixel_size must be positive, in Å, not {pixel_size}")
-    v = open_map(volume)
+    require_number("pixel_size", pixel_size, "Å", positive=True)
+    v = open_map(volume, remedy="open it with its own: ctk.open_volume(path, pixel_size) or ctk.data.as_volume(array, pixel_size)")
     n, a = require_cube(v), float(v.attrs["pixel_size"])
     m, real = resized_box(n, a, pixel_size)
     if abs(real - pixel_size) > 1e-3 * pixel_size:
-        warnings.warn(
-            f"{name_of(v)}: an even box gives {real:.5g} Å, not {pixel_size:g} Å; the result carries it", DataWarning, stacklevel=2
-        )
+        warn_caller(f"{name_of(v)}: an even box gives {real:.5g} Å, not {pixel_size:g} Å; the result carries it")
     if m == n:
         return map_of(values_of(v) + 0, v, a)
     return map_of(_resized(values_of(v), n, m), v, real, history=f"rescaled to {real:.5g} Å")
@@ -159,6 +167,15 @@ def _resized(x: Any, n: int, m: int) -> Any:
     return inverse(out, m, overwrite=True)
 
 
+def _whole_box(box: Any) -> tuple[int, int, int]:
+    """Three numbers of voxels; whole floats will do."""
+    sides: tuple[Any, ...] = (box,) * 3 if isinstance(box, Real) else tuple(box) if isinstance(box, Iterable) else ()
+    if len(sides) != 3 or not all(isinstance(n, Real) and float(n) >= 1 and float(n).is_integer() for n in sides):
+        raise SettingsError(f"box must be a positive whole number of voxels, or three of them (z, y, x), not {box!r}")
+    z, y, x = (int(n) for n in sides)
+    return z, y, x
+
+
 def rebox(volume: Any, box: int | tuple[int, int, int], fill: float = 0.0, pixel_size: float | None = None) -> xr.DataArray:
     """Cut or enlarge the box around its centre ``n // 2``; voxels keep size and place.
 
@@ -173,9 +190,7 @@ def rebox(volume: Any, box: int | tuple[int, int, int], fill: float = 0.0, pixel
         Overrides what the map says.
     """
     v = open_map(volume, pixel_size=pixel_size)
-    new = (box,) * 3 if isinstance(box, (int, np.integer)) else tuple(box)
-    if len(new) != 3 or min(new) < 1:
-        raise SettingsError(f"box must be a positive number of voxels, or three of them (z, y, x), not {box}")
+    new = _whole_box(box)
     x = values_of(v)
     out = namespace(x).full(new, fill, dtype=x.dtype)
     source, target = [], []
@@ -252,11 +267,14 @@ def shift(volume: Any, by: tuple[float, float, float], compat: str | None = None
     pixel_size : float, Å, optional
         Overrides what the map says.
     """
+    steps: tuple[Any, ...] = tuple(by) if isinstance(by, Iterable) else ()
+    if len(steps) != 3 or not all(isinstance(s, Real) and np.isfinite(float(s)) for s in steps):
+        raise SettingsError(f"by must be three numbers of pixels (x, y, z), not {by!r}")
     v = open_map(volume, pixel_size=pixel_size)
     x = values_of(v)
-    text = f"shifted by {', '.join(f'{s:g}' for s in by)} px"
+    text = f"shifted by {', '.join(f'{s:g}' for s in steps)} px"
     if compat == "relion":
-        for axis, s in zip((2, 1, 0), by, strict=True):
+        for axis, s in zip((2, 1, 0), steps, strict=True):
             x = _linear_shift(x, axis, float(s))
         return map_of(x, v, history=text)
     if compat is not None:
@@ -265,7 +283,7 @@ def shift(volume: Any, by: tuple[float, float, float], compat: str | None = None
     f = forward(x)
     xp = namespace(f)
     k = np.fft.fftfreq(n) * n
-    for (shape, frequency), s in zip((((1, 1, -1), np.arange(n // 2 + 1)), ((1, -1, 1), k), ((-1, 1, 1), k)), by, strict=True):
+    for (shape, frequency), s in zip((((1, 1, -1), np.arange(n // 2 + 1)), ((1, -1, 1), k), ((-1, 1, 1), k)), steps, strict=True):
         ramp = np.exp(-2j * np.pi * frequency * s / n)
         if n % 2 == 0:
             ramp[n // 2] = np.cos(np.pi * s)  # real, or the map is not

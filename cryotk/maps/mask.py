@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +11,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cryotk.data import write_volume
-from cryotk.errors import DataError, DataWarning, SettingsError
+from cryotk.data.notices import warn_caller
+from cryotk.errors import DataError, SettingsError
 from cryotk.execution import Steps, pulse
 from cryotk.kernels import distance
 from cryotk.kernels.backends import backend_of
 from cryotk.maps import gains
-from cryotk.maps.inputs import fraction_inside, map_of, on_host, open_map, require_cube, require_same_box, values_of
+from cryotk.maps.inputs import (
+    fraction_inside,
+    map_of,
+    on_host,
+    open_like,
+    open_map,
+    require_cube,
+    require_number,
+    require_same_box,
+    values_of,
+)
 from cryotk.maps.report import plot_with, table_html, table_text
 from cryotk.maps.threshold import suggest_threshold
 from cryotk.maps.transform import each_slab, filtered, is_numpy, namespace, to_numpy
@@ -46,6 +56,18 @@ class MaskResult:
     """The map that was thresholded."""
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+
+    __array_ufunc__ = None  # numpy leaves array * result to __rmul__
+
+    def __mul__(self, volume: Any) -> Any:
+        """The map inside the mask: ``volume * result`` is ``volume * result.mask``."""
+        return self.__rmul__(volume)
+
+    def __rmul__(self, volume: Any) -> Any:
+        """The map inside the mask."""
+        if getattr(volume, "shape", ()) not in ((), self.mask.shape):
+            raise DataError(f"the mask has box {self.mask.shape}, the map {volume.shape}; make one with ctk.create_mask of the map")
+        return volume * self.mask.data
 
     def save(self, directory: Any, name: str = "mask.mrc") -> Path:
         """Write ``mask.mrc``, as RELION does; returns its path."""
@@ -148,6 +170,9 @@ def create_mask(
         raise SettingsError(
             f"only one of and_, or_, and_not, or_not at a time, not {', '.join(given)}; make one mask after the other"
         )
+    _check_numbers(settings)
+    if threshold is not None and molecular_weight is not None:
+        raise SettingsError("threshold and molecular_weight both say where to cut; give one of them")
     if soft_edge_px < 0:
         raise SettingsError(f"soft_edge_px must not be negative, found {soft_edge_px}")
     if helix_fraction is not None and not 0 < helix_fraction <= 1:
@@ -174,7 +199,7 @@ def create_mask(
             threshold, reason = suggest_threshold(low, molecular_weight=molecular_weight, lowpass=None)
         xp = namespace(low.data)
         top = float(xp.max(low.data))
-        if threshold > top and not given:
+        if threshold > top and not {"or", "or_not"} & set(given):
             after = f" after the low-pass of {lowpass:g} Å" if lowpass else ""
             raise DataError(
                 f"the threshold {threshold:g} is above the map's maximum{after}, {top:.4g}: the mask would be "
@@ -182,9 +207,14 @@ def create_mask(
             )
         inside = low.data >= threshold
         for how, other in given.items():
-            p = open_map(other, f"map of {how}", a, like=v)
+            p = open_like(other, f"map of {how}", v, pixel_size)
             require_same_box(v, p, "map", f"map of {how}", pixel_size=False)
             inside = _combine(low.data > threshold, p.data, threshold, how)
+            if not bool(xp.any(inside)):
+                raise DataError(
+                    f"nothing is inside at the threshold {threshold:g}: the map's maximum is {top:.4g}, that of the map of {how} "
+                    f"{float(xp.max(p.data)):.4g}; lower the threshold, or look whether the maps lie in the same place"
+                )
         pulse(1)
         if largest_only or fill_holes:
             inside = solid_pieces(inside, largest_only, fill_holes)
@@ -200,7 +230,7 @@ def create_mask(
     ):
         if bad:
             notes.append(text)
-            warnings.warn(text, DataWarning, stacklevel=2)
+            warn_caller(text)
     settings["threshold"] = threshold
     return MaskResult(
         mask=map_of(data, v, history="mask"),
@@ -212,6 +242,12 @@ def create_mask(
         settings=settings,
         warnings=notes,
     )
+
+
+def _check_numbers(settings: dict[str, Any]) -> None:
+    for name in ("threshold", "lowpass", "extend_px", "soft_edge_px", "lowpass_edge", "helix_fraction", "molecular_weight"):
+        if settings[name] is not None:
+            require_number(name, settings[name], {"lowpass": "Å", "molecular_weight": "kDa"}.get(name, ""))
 
 
 def _combine(first: Any, other: Any, threshold: float, how: str) -> Any:

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cryotk.errors import DataError, SettingsError
+from cryotk.errors import DataError
 from cryotk.maps import gains
-from cryotk.maps.inputs import open_map, require_cube, values_of
+from cryotk.maps.inputs import open_map, require_cube, require_number, values_of
 from cryotk.maps.transform import filtered, namespace, to_numpy
 
 __all__ = ["SuggestedThreshold", "suggest_threshold"]
@@ -56,8 +56,7 @@ def suggest_threshold(
     flat = xp.reshape(data, (-1,))
     count = int(flat.shape[0])
     if molecular_weight is not None:
-        if not molecular_weight > 0:
-            raise SettingsError(f"molecular_weight must be positive, in kDa, not {molecular_weight}")
+        require_number("molecular_weight", molecular_weight, "kDa", positive=True)
         voxels = round(1000 * molecular_weight * _VOLUME_PER_DALTON / a**3)
         if not 0 < voxels < count:
             raise DataError(
