@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from cryotk.data import pixel_size_of
-from cryotk.errors import DataError, DataWarning, SettingsError
+from cryotk.errors import SettingsError
 from cryotk.execution import Steps, default_threads, pulse
 from cryotk.kernels.backends import backend_of
 from cryotk.maps import curves, gains
-from cryotk.maps.half_maps import open_half_maps
-from cryotk.maps.inputs import check_mask, map_of, open_map, require_cube, values_of
+from cryotk.maps.half_maps import judge_half_maps, note, open_half_maps
+from cryotk.maps.inputs import check_mask, map_of, name_of, open_like, require_cube, require_number, require_seed, values_of
 from cryotk.maps.local_result import LocalResolutionResult, histogram_inside, points_dataset
 from cryotk.maps.local_windows import WindowFilter, WindowSums, lattice, window_profile
 from cryotk.maps.transform import apply_gain, cross_sums, forward, inverse, is_numpy, namespace, random_phases, to_numpy
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["local_resolution"]
 
@@ -95,19 +97,32 @@ def local_resolution(
     ------
     DataError, MissingFileError, SettingsError
 
+    Warns
+    -----
+    DataWarning
+        For half-maps that look filtered or masked, or show no signal in any window.
+
     Notes
     -----
     RELION's option is ``relion_postprocess --locres``. Equal to evaluating every window on the whole box to rounding.
     """
     settings = {k: v for k, v in locals().items() if k not in ("half1", "half2", "mask", "mtf", "true_fsc", "progress")}
     for name in ("sampling", "min_resolution", "randomise_at", "mask_radius", "edge_width"):
-        if settings[name] is not None and not settings[name] > 0:
-            raise SettingsError(f"{name} must be positive, in Å, not {settings[name]}")
+        if settings[name] is not None:
+            require_number(name, settings[name], "Å", positive=True)
+    if b_factor is not None:
+        require_number("b_factor", b_factor, "Å^2")
+    require_seed(seed)
+    if mtf_pixel_size is not None:
+        require_number("mtf_pixel_size", mtf_pixel_size, "Å", positive=True)
+        if mtf is None:
+            raise SettingsError("mtf_pixel_size says nothing without mtf=; give the detector's curve too")
+    detector = None if mtf is None else gains.mtf_curve(mtf)
     if compat not in (None, "relion"):
         raise SettingsError(f"compat must be None or 'relion', not {compat!r}")
     h1, h2 = open_half_maps(half1, half2, pixel_size)
     n, a = require_cube(h1, "half1"), float(pixel_size_of(h1) or 1)
-    mask_map = None if mask is None else open_map(mask, "mask", a, like=h1)
+    mask_map = None if mask is None else open_like(mask, "mask", h1, pixel_size)
     if mask_map is not None:
         check_mask(mask_map, h1)
     elif only_inside_mask:
@@ -122,10 +137,10 @@ def local_resolution(
         points = _touching(points, mask_map, radius + edge)
     shell = int(n * a / randomise_at)
     notes: list[str] = []
-    mtf_table = None if mtf is None else gains.mtf_gain(n, a, mtf, mtf_pixel_size, compat)
+    mtf_table = None if detector is None else gains.mtf_gain(n, a, detector, mtf_pixel_size, compat)
     # passes over a volume, counted in cryotk.maps.transform, and windows
     with Steps(progress, 17 + len(points), "local resolution"), threadpool_limits(1):
-        work = _Work(values_of(h1), values_of(h2), window, n, a, shell, seed, b_factor or 0.0, mtf_table, min_resolution)
+        work = _Work(h1, h2, window, n, a, shell, seed, b_factor or 0.0, mtf_table, min_resolution, notes)
         with work.device():
             measured = work.run(points, true_fsc, threads or default_threads())
             resolution_map, filtered = work.maps()
@@ -140,7 +155,7 @@ def local_resolution(
     )
     out.resolution_map.name = "local_resolution"
     out.resolution_map.attrs["units"] = "Å"
-    _judge(out, work.unmasked, notes)
+    _judge(out, notes)
     out.histogram = None if mask_map is None else histogram_inside(out.resolution_map, mask_map)
     return out
 
@@ -149,16 +164,13 @@ def _whole(v: float) -> int:
     return int(np.floor(v + 0.5))
 
 
-def _judge(out: LocalResolutionResult, unmasked: np.ndarray, notes: list[str]) -> None:
-    if np.all(np.abs(unmasked[1:] - 1) < 1e-9):
-        raise DataError("the half-maps are identical; give the two half-maps of one refinement")
+def _judge(out: LocalResolutionResult, notes: list[str]) -> None:
     found = out.points["resolution"].values
     if len(found) and np.all(found >= out.settings["min_resolution"]):
         text = (f"no window shows signal beyond min_resolution ({out.settings['min_resolution']:g} Å): are these "
                 "half-maps of one refinement? "
                 "Larger windows (sampling=) need less signal")  # fmt: skip
-        notes.append(text)
-        warnings.warn(text, DataWarning, stacklevel=3)
+        note(notes, text)
 
 
 def _touching(points: np.ndarray, mask: Any, reach: int) -> np.ndarray:
@@ -174,13 +186,14 @@ class _Work:
     """Transforms, sums over points, and one point's measurement."""
 
     def __init__(
-        self, x1: Any, x2: Any, window: np.ndarray, n: int, a: float, shell: int, seed: int, b: float,
-        mtf: np.ndarray | None, worst: float,
+        self, h1: xr.DataArray, h2: xr.DataArray, window: np.ndarray, n: int, a: float, shell: int, seed: int, b: float,
+        mtf: np.ndarray | None, worst: float, notes: list[str],
     ) -> None:  # fmt: skip
         self.n, self.a, self.shell, self.worst, self.window, self.q = n, a, shell, worst, window, window.shape[0] // 2
         self.stop = threading.Event()
+        x1, x2 = values_of(h1), values_of(h2)
         f1, f2 = forward(x1), forward(x2)
-        self.unmasked = curves.fsc_from_sums(cross_sums(f1, f2))
+        judge_half_maps((name_of(h1, "half1"), name_of(h2, "half2")), (x1, x2), cross_sums(f1, f2), n, a, notes)
         gain = gains.b_factor_gain(n, a, b)
         self.average = apply_gain(0.5 * (f1 + f2), gain if mtf is None else gain * mtf)
         r1 = inverse(random_phases(f1, shell, seed, 1, overwrite=True), n, overwrite=True)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cryotk.data import as_volume, pixel_size_of
-from cryotk.errors import DataError, DataWarning, SettingsError
+from cryotk.errors import DataError, SettingsError
 from cryotk.execution import Steps, pulse
 from cryotk.maps import curves, gains
-from cryotk.maps.half_maps import open_half_maps
-from cryotk.maps.inputs import check_mask, map_of, name_of, open_map, require_cube, values_of
+from cryotk.maps.half_maps import judge_half_maps, note, open_half_maps
+from cryotk.maps.inputs import check_mask, map_of, name_of, open_like, require_cube, require_number, require_seed, values_of
 from cryotk.maps.postprocess_result import PostprocessResult, Spectrum, fsc_dataset, guinier_dataset, log_amplitudes
 from cryotk.maps.transform import (
     amplitudes_by_radius,
@@ -34,6 +33,8 @@ __all__ = ["postprocess"]
 
 _POOR_FIT = 0.5
 _FIT_NEEDS = 10.0
+_CHANCE = 3  # shells
+_STEEPEST = -2000.0  # Å^2
 
 
 def postprocess(
@@ -69,7 +70,7 @@ def postprocess(
     mask : path, DataArray or array, optional
         Soft mask, 0 to 1.
     pixel_size : float, Å, optional
-        Calibrated pixel size; overrides the headers in everything.
+        Calibrated pixel size; overrides the headers in everything, the mask's too.
     auto_b_factor : bool
         Fit the B-factor in the Guinier plot; a given ``b_factor`` switches it off.
     b_factor : float, Å^2, optional
@@ -110,7 +111,8 @@ def postprocess(
     Warns
     -----
     DataWarning
-        For a mask that is too tight, a poor Guinier fit, an automatic B-factor beyond its range, half-maps that look filtered.
+        For a mask that is too tight, a poor Guinier fit, an automatic B-factor beyond its range, half-maps that look filtered or
+        masked or do not correlate.
 
     Notes
     -----
@@ -119,6 +121,7 @@ def postprocess(
     """
     settings = {k: v for k, v in locals().items() if k not in ("half1", "half2", "mask", "mtf", "progress")}
     _check_settings(settings, mtf)
+    detector = None if mtf is None else gains.mtf_curve(mtf)
     # passes over a volume, counted in cryotk.maps.transform
     with Steps(progress, 14 if mask is None else 35, "post-process"):
         notes: list[str] = []
@@ -128,7 +131,7 @@ def postprocess(
         n, a = require_cube(h1, "half1"), float(pixel_size_of(h1) or 1)
         mask_map, fraction = None, None
         if mask is not None:
-            mask_map = open_map(mask, "mask", a, like=h1)
+            mask_map = open_like(mask, "mask", h1, pixel_size)
             fraction = check_mask(mask_map, h1)
             pulse(1)
             if fraction is not None and fraction >= 1:
@@ -141,6 +144,11 @@ def postprocess(
         del h1, h2
         found = measured.curves(n, a, randomise_at_fsc, randomise_from, seed, notes)
         resolution = _choose(found, n, a, force_mask, notes)
+        if _uncorrelated(resolution, n, a):
+            note(
+                notes, f"the half-maps do not correlate at all{_but_for(resolution)}: are they of one refinement, one hand, one "
+                "contrast? There is no resolution, and the map of them means nothing",
+            )  # fmt: skip
         extra: dict[str, Any] = {}
         if fraction is not None:
             extra.update(
@@ -160,17 +168,19 @@ def postprocess(
 
         transform = measured.average()
         by_radius = amplitudes_by_radius(transform)
-        mtf_table = None if mtf is None else gains.mtf_gain(n, a, mtf, mtf_pixel_size, compat)
+        mtf_table = None if detector is None else gains.mtf_gain(n, a, detector, mtf_pixel_size, compat)
         weights = curves.fsc_weights(found["corrected"])
         spectrum = Spectrum(transform, by_radius, mtf_table, weights)
         guinier, fit = _guinier(
             spectrum, n, a, fsc_weighting, b_factor_lowres, b_factor_highres, auto_b_factor and b_factor is None
         )
         b = b_factor if b_factor is not None else (fit.b_factor if fit else 0.0)
-        if fit is not None:
+        if _uncorrelated(resolution, n, a):
+            pass  # nothing can be said of a fit
+        elif fit is not None:
             _judge_fit(fit, resolution, b_factor_lowres, notes)
         elif b > 0:
-            _warn(notes, f"a B-factor of {b:g} Å² is positive: it damps high resolution; negative values sharpen")
+            note(notes, f"a B-factor of {b:g} Å² is positive: it damps high resolution; negative values sharpen")
         out = PostprocessResult(
             resolution=resolution,
             b_factor=float(b),
@@ -182,7 +192,7 @@ def postprocess(
             half1=sources[0],
             half2=sources[1],
             mask_source=mask if _is_path(mask) else mask_map,
-            fitted=fit is not None,
+            fitted=fit is not None and fit.n_points > 1,
             warnings=notes,
             settings=settings,
             randomise_from=n * a / shell if shell else None,
@@ -200,21 +210,21 @@ def _is_path(x: Any) -> bool:
     return isinstance(x, (str, os.PathLike))
 
 
-def _warn(notes: list[str], text: str) -> None:
-    notes.append(text)
-    warnings.warn(text, DataWarning, stacklevel=4)
-
-
 def _check_settings(s: dict[str, Any], mtf: Any) -> None:
     if s["compat"] not in (None, "relion"):
         raise SettingsError(f"compat must be None or 'relion', not {s['compat']!r}")
+    units = {"molecular_weight": "kDa"}
+    for name in ("b_factor_lowres", "b_factor_highres", "lowpass", "mtf_pixel_size", "molecular_weight", "randomise_from"):
+        if s[name] is not None:
+            require_number(name, s[name], units.get(name, "Å"), positive=True)
+    if s["b_factor"] is not None:
+        require_number("b_factor", s["b_factor"], "Å^2")
+    require_number("randomise_at_fsc", s["randomise_at_fsc"])
+    require_seed(s["seed"])
     if s["b_factor_highres"] and s["b_factor_highres"] >= s["b_factor_lowres"]:
         raise SettingsError(
             f"b_factor_highres ({s['b_factor_highres']} Å) must be finer than b_factor_lowres ({s['b_factor_lowres']} Å)"
         )
-    for name in ("b_factor_lowres", "b_factor_highres", "lowpass", "mtf_pixel_size", "molecular_weight", "randomise_from"):
-        if s[name] is not None and not s[name] > 0:
-            raise SettingsError(f"{name} must be positive, not {s[name]}")
     if s["mtf_pixel_size"] is not None and mtf is None:
         raise SettingsError("mtf_pixel_size says nothing without mtf=; give the detector's curve too")
     if not 0 < s["randomise_at_fsc"] < 1:
@@ -229,6 +239,7 @@ class _Measured:
         self.masked_sums = None
         self.names = name_of(h1, "half1"), name_of(h2, "half2")
         x1, x2 = values_of(h1), values_of(h2)
+        self.voxels: Any = (x1, x2)
         if mask is not None:
             self.masked_sums = cross_sums(forward(x1, mask), forward(x2, mask))
         self.f1, self.f2 = forward(x1), forward(x2)
@@ -236,7 +247,8 @@ class _Measured:
     def curves(self, n: int, a: float, at_fsc: float, from_: float | None, seed: int, notes: list[str]) -> dict[str, np.ndarray]:
         sums = cross_sums(self.f1, self.f2)
         unmasked = curves.fsc_from_sums(sums)
-        self._judge(sums, unmasked, n, a, notes)
+        judge_half_maps(self.names, self.voxels, sums, n, a, notes)
+        self.voxels = None
         found = {"corrected": unmasked, "unmasked": unmasked.copy()}
         total = self.f1 + self.f2
         if self.mask is not None and self.masked_sums is not None:
@@ -267,20 +279,14 @@ class _Measured:
         total *= 0.5
         return total
 
-    def _judge(self, sums: np.ndarray, unmasked: np.ndarray, n: int, a: float, notes: list[str]) -> None:
-        if np.all(np.abs(unmasked[1:] - 1) < 1e-9) and np.all(sums[1:, 1:] > 0):
-            raise DataError(f"{self.names[0]} and {self.names[1]} are identical; give the two half-maps of one refinement")
-        power = np.minimum(sums[1], sums[2])
-        if not power[1:].any():
-            raise DataError(f"{self.names[0]} or {self.names[1]} is empty: all voxels have one value")
-        dead = np.nonzero(power[1:] < 1e-12 * power[1:].max())[0]
-        if len(dead):
-            last = int(dead[0])
-            if last < 0.9 * (n // 2):
-                _warn(
-                    notes, f"the half-maps hold nothing beyond {n * a / max(last, 1):.2f} Å: they look filtered; "
-                    "take the unfiltered ones (run_half1_class001_unfil.mrc), or the resolution is what the filter left",
-                )  # fmt: skip
+
+def _uncorrelated(resolution: float, n: int, a: float) -> bool:
+    """Whether only shells agree that have a few coefficients, which chance does too."""
+    return resolution > n * a / _CHANCE
+
+
+def _but_for(resolution: float) -> str:
+    return f" but for what is coarser than {resolution:.0f} Å" if np.isfinite(resolution) else ""
 
 
 def _choose(found: dict[str, np.ndarray], n: int, a: float, force_mask: bool, notes: list[str]) -> float:
@@ -289,7 +295,7 @@ def _choose(found: dict[str, np.ndarray], n: int, a: float, force_mask: bool, no
     if "masked" not in found:
         return curves.resolution_of_shell(last, n, a)
     if last_unmasked > last and not force_mask:
-        _warn(
+        note(
             notes, f"the unmasked FSC reaches further ({curves.resolution_of_shell(last_unmasked, n, a):.2f} Å) "
             "than the one corrected for the "
             f"mask ({curves.resolution_of_shell(last, n, a):.2f} Å): the mask is probably too tight or cuts "
@@ -299,8 +305,8 @@ def _choose(found: dict[str, np.ndarray], n: int, a: float, force_mask: bool, no
         found["corrected"] = found["unmasked"].copy()
         return curves.resolution_of_shell(last_unmasked, n, a)
     left = found["randomised"][last]
-    if left > 0.1:
-        _warn(
+    if left > 0.1 and last > 0:
+        note(
             notes, f"with random phases the masked maps still correlate by {left:.2f} at "
             f"{curves.resolution_of_shell(last, n, a):.2f} Å: "
             "the mask is too tight or too sharp; make it softer (soft_edge_px) or wider (extend_px)",
@@ -328,15 +334,20 @@ def _guinier(s: Spectrum, n: int, a: float, weighted: bool, lowest: float, highe
     fit = None
     if fit_it:
         fit = curves.fit_guinier(x, lines["weighted"], lowest, highest)
+    if fit is not None and fit.n_points > 1:
         lines["intercept"] = np.full(n_points, fit.intercept)
-        attrs = {"slope": fit.slope, "intercept": fit.intercept, "correlation": fit.correlation, "n_points": fit.n_points,
-                 "fit_lowres": float(lowest), "fit_highres": float(highest or 0.0)}  # fmt: skip
+        used = 1 / np.sqrt(x[curves.guinier_range(x, lines["weighted"], lowest, highest)])
+        attrs = {
+            "slope": fit.slope, "intercept": fit.intercept, "correlation": fit.correlation, "n_points": fit.n_points,
+            "fit_lowres": float(lowest), "fit_highres": float(highest or 0.0),
+            "fit_from": float(used.max()), "fit_to": float(used.min()),
+        }  # fmt: skip
     return guinier_dataset(x, lines, **attrs), fit
 
 
 def _judge_fit(fit: curves.GuinierFit, resolution: float, lowest: float, notes: list[str]) -> None:
     if resolution > _FIT_NEEDS:
-        _warn(
+        note(
             notes, f"the map reaches {resolution:.1f} Å: an automatic B-factor does not work at worse than 10 Å, "
             "where amplitudes follow the "
             f"particle's shape (the fit gave {fit.b_factor:.0f} Å² from {fit.n_points} points). Give "
@@ -344,16 +355,21 @@ def _judge_fit(fit: curves.GuinierFit, resolution: float, lowest: float, notes: 
             "-1000 Å², and look at the map",
         )  # fmt: skip
     elif fit.n_points < 3:
-        _warn(
+        note(
             notes,
             f"only {fit.n_points} points lie between {lowest:g} Å and the end of the signal: no B-factor can "
             "be fitted; give b_factor=",
         )
+    elif fit.b_factor < _STEEPEST:
+        note(
+            notes, f"the fitted B-factor of {fit.b_factor:.0f} Å² is steeper than that of any map: are the half-maps filtered, the "
+            "pixel size wrong? Give b_factor= by hand",
+        )  # fmt: skip
     elif fit.correlation < _POOR_FIT:
-        _warn(
+        note(
             notes, f"the Guinier fit is poor (correlation {fit.correlation:.2f} over {fit.n_points} points): the "
             f"B-factor of {fit.b_factor:.0f} Å² "
             "says little; look at .guinier, fit another range with b_factor_lowres/b_factor_highres, or give b_factor= by hand",
         )  # fmt: skip
     elif fit.b_factor > 0:
-        _warn(notes, f"the fitted B-factor is positive ({fit.b_factor:.0f} Å²): it damps high resolution; give b_factor= by hand")
+        note(notes, f"the fitted B-factor is positive ({fit.b_factor:.0f} Å²): it damps high resolution; give b_factor= by hand")

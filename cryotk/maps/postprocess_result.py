@@ -95,14 +95,16 @@ class PostprocessResult:
     """
 
     resolution: float
-    """Å, where the corrected FSC (without a mask: the unmasked one) falls below 0.143; the last shell before."""
+    """Å, where the corrected FSC (without a mask: the unmasked one) falls below 0.143; the last shell before, infinite if none."""
     b_factor: float
     """Å^2 of the sharpening; negative sharpens."""
     fsc: xr.Dataset
     """Over ``shell``: ``corrected, unmasked, masked, randomised`` and, where known,
     ``particle_fraction_mask``, ``particle_fraction_weight``."""
     guinier: xr.Dataset
-    """Over ``shell``: ``original, mtf, weighted, sharpened, intercept``; attrs ``slope, intercept, correlation`` of the fit."""
+    """Over ``shell``: ``original, mtf, weighted, sharpened, intercept`` (``guinier["weighted"]``: xarray has a method of that
+    name); attrs ``slope, intercept, correlation`` of the fit and, where it was made here, ``fit_from, fit_to``, the coarsest
+    and finest resolution (Å) of its points."""
     pixel_size: float
     """Å."""
     box_size: int
@@ -138,7 +140,9 @@ class PostprocessResult:
             return None
         return map_of(self.volume.data * self.mask.data, self.volume, history="masked")
 
-    def sharpened(self, b_factor: float | None = None, lowpass: float | None = None, fsc_weighting: bool = True) -> xr.DataArray:
+    def sharpened(
+        self, b_factor: float | None = None, lowpass: float | None = None, fsc_weighting: bool | None = None
+    ) -> xr.DataArray:
         """Sharpen anew with another B-factor or low-pass; one inverse transform.
 
         Parameters
@@ -146,7 +150,9 @@ class PostprocessResult:
         b_factor : float, Å^2, optional
             The result's by default.
         lowpass : float, Å, optional
-        fsc_weighting : bool
+            That of the run by default; 0 for none.
+        fsc_weighting : bool, optional
+            As in the run by default.
 
         Raises
         ------
@@ -155,15 +161,25 @@ class PostprocessResult:
         """
         s = self._need_spectrum()
         b = self.b_factor if b_factor is None else b_factor
+        lowpass, fsc_weighting = self._as_run(lowpass, fsc_weighting)
         data = inverse(apply_gain(s.transform, self._gain(s, b, lowpass, fsc_weighting)), self.box_size, overwrite=True)
         assert self.volume is not None
         return map_of(data, self.volume, history=f"sharpened B={b:g} Å^2" + (f", low-pass {lowpass:g} Å" if lowpass else ""))
 
-    def sharpened_amplitudes(self, b_factor: float, lowpass: float | None = None, fsc_weighting: bool = True) -> np.ndarray:
-        """Guinier points that another B-factor would give; no transform is made, so a slider can follow."""
+    def sharpened_amplitudes(
+        self, b_factor: float, lowpass: float | None = None, fsc_weighting: bool | None = None
+    ) -> np.ndarray:
+        """Guinier points that :meth:`sharpened` would have; no transform is made, so a slider can follow."""
         s = self._need_spectrum()
+        lowpass, fsc_weighting = self._as_run(lowpass, fsc_weighting)
         means = shell_means(s.by_radius, self.box_size, self._gain(s, b_factor, lowpass, fsc_weighting))
         return log_amplitudes(means[: self.guinier.sizes["shell"]])
+
+    def _as_run(self, lowpass: float | None, fsc_weighting: bool | None) -> tuple[float | None, bool]:
+        """What was given, or else what the run had."""
+        if lowpass is None:
+            lowpass = self.settings.get("lowpass")
+        return lowpass or None, self.settings.get("fsc_weighting", True) if fsc_weighting is None else fsc_weighting
 
     def _gain(self, s: Spectrum, b_factor: float, lowpass: float | None, fsc_weighting: bool) -> np.ndarray:
         n, a = self.box_size, self.pixel_size
@@ -202,7 +218,7 @@ class PostprocessResult:
     def _rows(self) -> dict[str, str]:
         fit = self.guinier.attrs
         rows = {
-            "resolution": f"{self.resolution:.2f} Å (FSC 0.143)",
+            "resolution": f"{self.resolution:.2f} Å (FSC 0.143)" if np.isfinite(self.resolution) else "none (FSC below 0.143)",
             "B-factor": f"{self.b_factor:.1f} Å²" + (" (fitted)" if self.fitted else ""),
         }
         if "correlation" in fit:
