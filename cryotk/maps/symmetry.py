@@ -20,10 +20,21 @@ from cryotk.maps.handling import center_of_mass, rescale
 from cryotk.maps.inputs import map_of, open_map, require_cube, values_of
 from cryotk.maps.report import table_html, table_text
 from cryotk.maps.transform import each_slab, namespace, to_numpy
-from cryotk.projection.symmetry_search import SymmetryAxes, axes_correlation, find_symmetry_axes, spline_coefficients
+from cryotk.projection.symmetry_search import (
+    SymmetryAxes,
+    axes_correlation,
+    find_symmetry_axes,
+    improve_symmetry_axes,
+    spline_coefficients,
+)
 
 if TYPE_CHECKING:
     import xarray as xr
+
+_AS_GOOD = 2e-5
+"""Correlation that a turn by less than 0.1 degrees or a move by less than 0.05 pixels costs."""
+_ALIKE = 0.05
+"""Entries of rotation matrices by which axes differ that are the same, 3 degrees."""
 
 __all__ = ["AlignedMap", "align_symmetry", "rotate", "symmetrise"]
 
@@ -166,7 +177,7 @@ class AlignedMap:
 
     def _left(self, correlation: float) -> float:
         order = len(symmetry_operators(self.symmetry))
-        return (1 - correlation) * (order - 1) / order
+        return max(0.0, 1 - correlation) * (order - 1) / order  # interpolation may give a hair above 1
 
     def save(self, directory: Any, name: str = "aligned.mrc") -> Path:
         """Write the map; returns its path."""
@@ -180,8 +191,8 @@ class AlignedMap:
 
     def _rows(self) -> dict[str, str]:
         return {
-            "symmetry": self.symmetry, "rot, tilt, psi": ", ".join(f"{v:.2f}°" for v in self.angles),
-            "moved by x, y, z": ", ".join(f"{v:.2f}" for v in self.shift) + " px",
+            "symmetry": self.symmetry, "rot, tilt, psi": ", ".join(f"{round(v, 2) + 0.0:.2f}°" for v in self.angles),
+            "moved by x, y, z": ", ".join(f"{round(float(v), 2) + 0.0:.2f}" for v in self.shift) + " px",
             "correlation with the symmetry mates": f"{self.correlation:.3f}, before {self.correlation_before:.3f}",
             "not explained by the symmetry": f"{100 * self.asymmetry:.1f} % of the power, before "
             f"{100 * self.asymmetry_before:.1f} %",
@@ -208,6 +219,8 @@ def align_symmetry(
 
     A grid of orientations is tried on a small box, in Fourier space; those in which the map agrees best with its symmetry mates
     are refined together with the centre (:mod:`cryotk.projection.symmetry_search`), and the full map is placed accordingly.
+    Where several placements are as good (the axes of a D2 map can be exchanged), a map nearly in place is not turned further
+    than it must be, and one that is in place stays as it is.
 
     Parameters
     ----------
@@ -251,15 +264,29 @@ def _align(
     here = SymmetryAxes(symmetry, np.eye(3), np.zeros(3), 0.0)
     before = axes_correlation(data, here)
     axes = find_symmetry_axes(data, symmetry, fit_centre=not keep_center, tick=lambda share: pulse(50 * share))
+    near = improve_symmetry_axes(data, here, fit_centre=not keep_center)
+    if near.correlation >= axes.correlation - _AS_GOOD or _same_axes(axes.rotation.T @ near.rotation, operators):
+        axes = near
+    in_place = len(operators) > 1 and before >= axes.correlation - _AS_GOOD
+    if in_place:
+        axes = SymmetryAxes(symmetry, np.eye(3), np.zeros(3), before)
     shift, correlation = axes.shift * (n / small.shape[0]), axes.correlation
     if len(operators) == 1:
         shift, correlation = np.zeros(3) if keep_center else -np.array(center_of_mass(v)), before
     if apply_symmetry:
         placed = _placed(values_of(v), axes.rotation @ operators, -shift)
+    elif in_place:
+        placed = values_of(v) + 0
     else:
         placed = _placed(values_of(v), axes.rotation[None], -shift)
     text = f"placed on the axes of {symmetry}" + (", symmetrised" if apply_symmetry else "")
     return AlignedMap(map_of(placed, v, history=text), axes.rotation.T.copy(), shift, symmetry, correlation, before)
+
+
+def _same_axes(turn: np.ndarray, operators: np.ndarray) -> bool:
+    """Whether a turn exchanges the axes of a group: such placements are one, though a few planes score them a little apart."""
+    turned = turn @ operators @ turn.T
+    return bool((np.abs(turned[:, None] - operators).max((-1, -2)).min(1) < _ALIKE).all())
 
 
 def _ball(n: int) -> np.ndarray:

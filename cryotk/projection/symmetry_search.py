@@ -16,7 +16,9 @@ from cryotk.geometry import directions, euler_to_matrix, parse_symmetry, symmetr
 from cryotk.kernels.backends import CPU, backend_of
 from cryotk.projection.reference import FourierReference
 
-__all__ = ["SymmetryAxes", "axes_correlation", "find_symmetry_axes", "place_on_axes", "spline_coefficients"]
+__all__ = [
+    "SymmetryAxes", "axes_correlation", "find_symmetry_axes", "improve_symmetry_axes", "place_on_axes", "spline_coefficients",
+]  # fmt: skip
 
 SEARCH_ORDER = 3
 N_PLANES, N_SEARCH_PLANES = 6, 3
@@ -153,6 +155,34 @@ def find_symmetry_axes(
     value = np.array([score(r[None], t)[0] for r, t in found])
     at = int(np.argmax(value))
     return SymmetryAxes(symmetry, *found[at], float(value[at]))
+
+
+def improve_symmetry_axes(
+    map_: np.ndarray, axes: SymmetryAxes, shells: int | None = None, fit_centre: bool = True
+) -> SymmetryAxes:
+    """Improve axes that are nearly right, within a few degrees; others of the map's axes stay out of reach.
+
+    Parameters
+    ----------
+    map_ : (N, N, N) float
+    axes : SymmetryAxes
+    shells : int, optional
+    fit_centre : bool
+        As in :func:`find_symmetry_axes`.
+
+    Returns
+    -------
+    SymmetryAxes
+        The same for ``C1`` and for a map of zeros.
+    """
+    operators = symmetry_operators(axes.symmetry)
+    x = np.asarray(map_, np.float64)
+    if len(operators) == 1 or not np.any(x):
+        return axes
+    fine = _shells(x, shells)[1]
+    score = _Score(FourierReference.from_map(x, 1.0, 2 * fine, 2.0), operators, fine, N_PLANES, seed=1)
+    rotation, shift = _improve(score, axes.rotation, axes.shift, 0.02, fit_centre, lambda: None)
+    return SymmetryAxes(axes.symmetry, rotation, shift, float(score(rotation[None], shift)[0]))
 
 
 def axes_correlation(map_: np.ndarray, axes: SymmetryAxes, shells: int | None = None) -> float:

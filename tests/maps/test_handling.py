@@ -174,6 +174,21 @@ def test_align_symmetry_finds_the_axes(reference, tmp_path):
     assert ctk.align_symmetry(truth, "C1").asymmetry == pytest.approx(0, abs=1e-9)
 
 
+def test_align_symmetry_leaves_alone_what_is_in_place(reference):
+    truth = ctk.symmetrise(open_volume(reference / "betagal_noisy/truth_map.mrc"), "D2")
+    for keep_center in (False, True):
+        same = ctk.align_symmetry(truth, "D2", keep_center, working_box=48)
+        np.testing.assert_array_equal(same.volume.values, truth.values)
+        np.testing.assert_array_equal(same.rotation, np.eye(3))
+        assert not same.shift.any() and "-0." not in repr(same) and 0 <= same.asymmetry < 1e-4
+    r = Rotation.from_rotvec([0.02, -0.01, 0.03]).as_matrix()
+    turned = shift(rotate(truth, r), (0.7, -0.5, 0.2))
+    back = ctk.align_symmetry(turned, "D2", working_box=48)
+    assert np.degrees(Rotation.from_matrix(back.rotation @ r).magnitude()) < 0.2
+    np.testing.assert_allclose(back.shift, (-0.7, 0.5, -0.2), atol=0.05)
+    assert np.corrcoef(back.volume.values.ravel(), truth.values.ravel())[0, 1] > 0.99
+
+
 def test_fsc_against_a_model(reference):
     """Half-map against the true map: 0.5 is where 0.143 of the half-maps is, about; and RELION's way of counting is near ours."""
     truth, half = (open_volume(reference / p) for p in ("betagal_noisy/truth_map.mrc", "refine3d/run_half1_class001_unfil.mrc"))
