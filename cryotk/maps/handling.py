@@ -200,7 +200,17 @@ def rebox(volume: Any, box: int | tuple[int, int, int], fill: float = 0.0, pixel
         source.append(slice(low - first, high - first))
         target.append(slice(low, high))
     out[tuple(target)] = x[tuple(source)]
-    return map_of(out, v, history=f"box {'x'.join(str(i) for i in new)}")
+    return _in_place(map_of(out, v, history=f"box {'x'.join(str(i) for i in new)}"), v)
+
+
+def _in_place(out: xr.DataArray, v: xr.DataArray) -> xr.DataArray:
+    """The coordinates of a map that was cut out of another go on where they were."""
+    if out.shape == v.shape or any(axis not in v.coords.variables for axis in out.dims):
+        return out
+    middle = {axis: float(v.coords.variables[axis].values[v.sizes[axis] // 2]) for axis in out.dims}
+    if all(abs(at) < 1e-6 for at in middle.values()):
+        return out
+    return out.assign_coords({axis: out[axis] + at for axis, at in middle.items()})
 
 
 def flip(volume: Any, axis: str = "hand", pixel_size: float | None = None) -> xr.DataArray:

@@ -111,6 +111,7 @@ class PostprocessResult:
     volume: xr.DataArray | None = None
     """Sharpened, unmasked average; None when a result was read whose map is not there."""
     mask: xr.DataArray | None = None
+    """On the grid of ``volume``, whatever its file says, so that both can be multiplied."""
     half1: Any = None
     """Path or map of the first half."""
     half2: Any = None

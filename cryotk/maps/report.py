@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 from importlib import import_module
+from inspect import signature
 from typing import Any
 
 from cryotk.errors import SettingsError
@@ -31,7 +32,7 @@ def plot_with(name: str, result: Any, **kwargs: Any) -> Any:
     Raises
     ------
     SettingsError
-        When the notebook packages are not installed.
+        When the notebook packages are not installed, or for an option that the figure does not have.
     """
     try:
         plots = import_module("cryotk_widgets.plots")
@@ -40,4 +41,9 @@ def plot_with(name: str, result: Any, **kwargs: Any) -> Any:
     function = getattr(plots, name, None)
     if function is None:
         raise SettingsError(f"this version of cryotk_widgets has no figure {name}")
+    try:
+        signature(function).bind(result, **kwargs)
+    except TypeError as error:
+        known = ", ".join(p for p in list(signature(function).parameters)[1:]) or "none"
+        raise SettingsError(f".plot(): {error}; its options are: {known}") from None
     return function(result, **kwargs)

@@ -126,6 +126,14 @@ def test_whole_floats_are_boxes(h):
     assert ctk.rebox(h.one, 20.0).shape == (20, 20, 20) and ctk.rebox(h.one, (8, 9.0, np.int64(10))).shape == (8, 9, 10)
 
 
+@QUIET
+def test_an_option_that_a_figure_does_not_have(h):
+    pytest.importorskip("holoviews")
+    for result in (ctk.create_mask(h.one, 0.5), ctk.postprocess(h.one, h.two, b_factor=-1.0)):
+        with pytest.raises(SettingsError, match=r".plot\(\): .*'foo'; its options are: "):
+            result.plot(foo=1)
+
+
 def test_a_map_times_a_mask_result(h):
     m = ctk.create_mask(h.one, 0.5)
     for product in (h.one * m, m * h.one):
@@ -145,6 +153,12 @@ def test_attributes_and_coordinates_follow_the_grid(h, tmp_path):
     assert all(ctk.lowpass(cut, 20)[axis].equals(cut[axis]) for axis in "zyx")
     assert (ctk.lowpass(cut, 20) * v).shape == (16, 16, 16)
     assert float(ctk.lowpass(cut, 20, pixel_size=5.0)["x"][8]) == 0
+    for box in (10, 20, 15):
+        again = ctk.rebox(cut, box)
+        assert (again * v).shape == again.shape == (box,) * 3
+        common = {axis: again[axis].values[np.isin(again[axis], cut[axis])] for axis in "zyx"}
+        np.testing.assert_array_equal(again.sel(common).values, cut.sel(common).values)
+        assert again.sel(common).size == min(box, 16) ** 3
     write_volume(v, tmp_path / "v.mrc", 1.0)
     for function in (ctk.lowpass, lambda f, r: ctk.maps.map_statistics(f)):
         with pytest.warns(DataWarning, match="exactly 1 Å") as seen:
