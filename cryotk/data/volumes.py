@@ -12,7 +12,7 @@ import numpy as np
 from cryotk.data.lazy_images import lazy_images
 from cryotk.data.notices import warn_caller
 from cryotk.errors import DataError
-from cryotk.io.mrc import read_header, read_images, read_mrc, write_mrc
+from cryotk.io.mrc import MrcHeader, read_header, read_images, read_mrc, write_mrc
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -94,19 +94,23 @@ def open_volume(path: Any, pixel_size: float | None = None) -> xr.DataArray:
     a = pixel_size if pixel_size is not None else header.pixel_size
     if not a > 0:
         raise DataError(f"{path}: the header has no pixel size; give pixel_size= in Å")
-    _judge_voxel(path, header.voxel, pixel_size)
+    if pixel_size is None:
+        _judge_voxel(header)
     out = as_volume(data, a, str(path))
     calibrated = a / header.pixel_size if header.pixel_size > 0 else 1.0
     out.attrs["origin"] = tuple(float(v) * calibrated for v in header.origin)
     return out
 
 
-def _judge_voxel(path: Any, voxel: tuple[float, float, float], pixel_size: float | None) -> None:
-    """Warn of a header whose voxels are no cubes."""
-    if pixel_size is None and min(voxel) > 0 and max(voxel) - min(voxel) > 1e-3 * max(voxel):
+def _judge_voxel(header: MrcHeader) -> None:
+    """Warn of voxels that are no cubes; a header whose cell is not that of the box says nothing."""
+    voxel = header.voxel
+    if sorted(header.sampling) != sorted(header.shape) or min(voxel) <= 0:
+        return
+    if max(voxel) - min(voxel) > 1e-3 * max(voxel):
         warn_caller(
-            f"{path}: the header's voxels are {' x '.join(f'{v:.5g}' for v in voxel)} Å; {voxel[0]:.5g} Å is taken for all "
-            "axes, give pixel_size= if that is not it"
+            f"{header.path}: the header's voxels are {' x '.join(f'{v:.5g}' for v in voxel)} Å; {voxel[0]:.5g} Å is taken for "
+            "all axes, give pixel_size= if that is not it"
         )
 
 

@@ -89,6 +89,10 @@ def test_voxels_that_are_no_cubes_are_named(tmp_path):
         ctk.lowpass(path, 20)
     assert [w.filename for w in seen] == [__file__]
     assert open_volume(path, 3.54).attrs["pixel_size"] == 3.54
+    raw = bytearray(path.read_bytes())
+    struct.pack_into("<3i", raw, 28, 8, 8, 1)  # a stack's sampling says nothing of z
+    path.write_bytes(raw)
+    assert ctk.lowpass(path, 20).attrs["pixel_size"] == 3.54
 
 
 def test_the_origin_follows_a_calibrated_pixel_size(tmp_path):
