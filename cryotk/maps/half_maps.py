@@ -10,13 +10,13 @@ import numpy as np
 from cryotk.data import pixel_size_of
 from cryotk.data.notices import warn_caller
 from cryotk.errors import DataError
-from cryotk.maps.inputs import mate_of, open_map, require_cube, require_same_box
+from cryotk.maps.inputs import mate_of, name_of, open_map, require_cube, require_same_box
 from cryotk.maps.transform import to_numpy
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["judge_half_maps", "note", "open_half_maps"]
+__all__ = ["judge_half_maps", "names_of", "note", "open_half_maps"]
 
 _CLIFF, _WITHIN, _FIRST = 3000.0, 4, 4
 """Step of the power per coefficient over so many shells, from this shell on: unfiltered maps fall by 10, filtered ones by 1e4."""
@@ -43,6 +43,12 @@ def open_half_maps(half1: Any, half2: Any = None, pixel_size: float | None = Non
     if a is not None and pixel_size_of(two) != a:  # headers may differ in the last digit
         two = open_map(two, "half2", a)
     return one, two
+
+
+def names_of(half1: xr.DataArray, half2: xr.DataArray) -> tuple[str, str]:
+    """What messages call them: their files, unless arithmetic has left both with one."""
+    one, two = name_of(half1, "half1"), name_of(half2, "half2")
+    return (one, two) if one != two else ("half1", "half2")
 
 
 def note(notes: list[str], text: str) -> None:
@@ -79,8 +85,9 @@ def judge_half_maps(
         For half-maps that look filtered or masked.
     """
     cross, one, two = (v[1:] for v in sums)
-    if not (one.any() and two.any()):
-        raise DataError(f"{names[0]} or {names[1]} is empty: all voxels have one value")
+    for name, power in zip(names, (one, two), strict=True):
+        if not power.any():
+            raise DataError(f"{name} is empty: all voxels have one value")
     norm = np.sqrt(one * two)
     if np.all(norm > 0) and np.all(np.abs(cross / norm - 1) < 1e-9):
         raise DataError(f"{names[0]} and {names[1]} are identical; give the two half-maps of one refinement")

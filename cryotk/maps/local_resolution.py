@@ -17,8 +17,8 @@ from cryotk.errors import SettingsError
 from cryotk.execution import Steps, default_threads, pulse
 from cryotk.kernels.backends import backend_of
 from cryotk.maps import curves, gains
-from cryotk.maps.half_maps import judge_half_maps, note, open_half_maps
-from cryotk.maps.inputs import check_mask, map_of, name_of, open_like, require_cube, require_number, require_seed, values_of
+from cryotk.maps.half_maps import judge_half_maps, names_of, note, open_half_maps
+from cryotk.maps.inputs import check_mask, map_of, open_like, require_cube, require_number, require_seed, values_of
 from cryotk.maps.local_result import LocalResolutionResult, histogram_inside, points_dataset
 from cryotk.maps.local_windows import WindowFilter, WindowSums, lattice, window_profile
 from cryotk.maps.transform import apply_gain, cross_sums, forward, inverse, is_numpy, namespace, random_phases, to_numpy
@@ -193,7 +193,7 @@ class _Work:
         self.stop = threading.Event()
         x1, x2 = values_of(h1), values_of(h2)
         f1, f2 = forward(x1), forward(x2)
-        judge_half_maps((name_of(h1, "half1"), name_of(h2, "half2")), (x1, x2), cross_sums(f1, f2), n, a, notes)
+        judge_half_maps(names_of(h1, h2), (x1, x2), cross_sums(f1, f2), n, a, notes)
         gain = gains.b_factor_gain(n, a, b)
         self.average = apply_gain(0.5 * (f1 + f2), gain if mtf is None else gain * mtf)
         r1 = inverse(random_phases(f1, shell, seed, 1, overwrite=True), n, overwrite=True)

@@ -12,8 +12,8 @@ from cryotk.data import as_volume, pixel_size_of
 from cryotk.errors import DataError, SettingsError
 from cryotk.execution import Steps, pulse
 from cryotk.maps import curves, gains
-from cryotk.maps.half_maps import judge_half_maps, note, open_half_maps
-from cryotk.maps.inputs import check_mask, map_of, name_of, open_like, require_cube, require_number, require_seed, values_of
+from cryotk.maps.half_maps import judge_half_maps, names_of, note, open_half_maps
+from cryotk.maps.inputs import check_mask, map_of, open_like, require_cube, require_number, require_seed, values_of
 from cryotk.maps.postprocess_result import PostprocessResult, Spectrum, fsc_dataset, guinier_dataset, log_amplitudes
 from cryotk.maps.transform import (
     amplitudes_by_radius,
@@ -237,7 +237,7 @@ class _Measured:
     def __init__(self, h1: xr.DataArray, h2: xr.DataArray, mask: Any) -> None:
         self.mask, self.shell = mask, 0
         self.masked_sums = None
-        self.names = name_of(h1, "half1"), name_of(h2, "half2")
+        self.names = names_of(h1, h2)
         x1, x2 = values_of(h1), values_of(h2)
         self.voxels: Any = (x1, x2)
         if mask is not None:
