@@ -70,7 +70,7 @@ def test_maps_that_do_not_fit(other, message):
 
 def test_mask_that_does_not_fit():
     v = as_volume(_noise(0), 2.0)
-    with pytest.raises(DataError, match="mask has another box"):
+    with pytest.raises(DataError, match="the mask has box"):
         ctk.fsc(v, v, as_volume(_noise(0, 30), 2.0))
 
 
