@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import tempfile
 from importlib import import_module
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -173,9 +174,16 @@ class ArrayAccessor:
         """Low-pass filter every image or the volume to ``resolution`` Å, with a soft edge of ``width`` Fourier pixels.
 
         The same as :func:`cryotk.lowpass`.
+
+        Raises
+        ------
+        SettingsError
+            For a resolution that is no positive number.
         """
         from cryotk.fourier import filter_map
 
+        if not (isinstance(resolution, Real) and float(resolution) > 0):
+            raise SettingsError(f"resolution must be a positive number, in Å, not {resolution!r}")
         options: dict[str, Any] = {"lowpass": resolution, "width": width, "dims": 3 if "z" in self._da.dims else 2}
         a = self._pixel_size()
         if hasattr(self._da.data, "map_blocks"):

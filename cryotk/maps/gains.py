@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,8 @@ def b_factor_gain(n: int, pixel_size: float, b_factor: float) -> np.ndarray:
 
 def lowpass_gain(n: int, pixel_size: float, resolution: float, width: float = 2.0) -> np.ndarray:
     """Raised cosine over ``width`` shells around the shell nearest to ``resolution`` Å; a hard edge for widths below 2."""
-    if not resolution > 0:
-        raise SettingsError(f"a low-pass needs a positive resolution in Å, not {resolution}")
+    if not (isinstance(resolution, Real) and float(resolution) > 0):
+        raise SettingsError(f"a low-pass needs a positive resolution in Å, not {resolution!r}")
     centre, half = np.floor(n * pixel_size / resolution + 0.5), np.floor(width / 2)
     low, high = max(0.0, centre - half), centre + half
     r = radii(n)

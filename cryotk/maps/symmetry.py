@@ -17,7 +17,7 @@ from cryotk.geometry import matrix_to_euler, symmetry_operators
 from cryotk.kernels.backends import backend_of
 from cryotk.kernels.rotate_volume import mean_at_rotations
 from cryotk.maps.handling import center_of_mass, rescale
-from cryotk.maps.inputs import map_of, open_map, require_cube, values_of
+from cryotk.maps.inputs import map_of, open_map, require_cube, require_number, values_of
 from cryotk.maps.report import table_html, table_text
 from cryotk.maps.transform import each_slab, namespace, to_numpy
 from cryotk.projection.symmetry_search import (
@@ -253,6 +253,7 @@ def _align(
     operators = symmetry_operators(symmetry)
     v = open_map(volume, pixel_size=pixel_size)
     n, a = require_cube(v), float(v.attrs["pixel_size"])
+    require_number("working_box", working_box)
     if working_box < 8:
         raise SettingsError(f"working_box must be 8 at least, not {working_box}")
     small = v
