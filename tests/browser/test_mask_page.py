@@ -77,7 +77,7 @@ def test_make_asks_python_with_the_numbers_of_the_page(show):
 
 def test_a_map_of_256_points_answers_soon(show):
     rng = np.random.default_rng(0)
-    designer = MaskDesigner(rng.normal(size=(32, 32, 32)).astype(np.float32))
+    designer = MaskDesigner(rng.normal(size=(32, 32, 32)).astype(np.float32), pixel_size=3.5)
     big = MaskDesigner(ctk.simulate.volume(ctk.simulate.molecule(), 256, 0.9))
     assert len(big.data) == 80**3 and len(designer.data) == 32**3
     pg = show(big)

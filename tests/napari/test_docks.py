@@ -103,10 +103,99 @@ def test_postprocess_dock(with_halves, halves, finish, tmp_path):
     finish(dock)
     assert np.allclose(with_halves.layers["post-processed"].data, truth.sharpened(dock.b_factor.value).values)
     assert len([layer for layer in with_halves.layers if layer.name.startswith("post-processed")]) == 1
+    # what is saved is what is shown
     dock.save_to.value = tmp_path
     dock.save()
     finish(dock)
-    assert ctk.open_postprocess(tmp_path / "postprocess.star").resolution == pytest.approx(truth.resolution, abs=1e-4)
+    saved = ctk.open_postprocess(tmp_path / "postprocess.star")
+    assert saved.resolution == pytest.approx(truth.resolution, abs=1e-4)
+    assert saved.b_factor == pytest.approx(dock.b_factor.value, abs=1e-3) and not saved.fitted
+    assert np.array_equal(saved.volume.values, with_halves.layers["post-processed"].data)
+    anew = truth.sharpened_amplitudes(dock.b_factor.value)
+    assert np.allclose(saved.guinier["sharpened"].values, anew, atol=1e-3, equal_nan=True)
+
+
+def test_sharpening_anew_follows_in_the_masked_map(with_halves, halves, finish):
+    mask = ctk.create_mask(halves[0], lowpass=15)
+    mask.mask.cryo.to_napari(with_halves, name="inside")
+    _, dock = with_halves.window.add_plugin_dock_widget("cryotk", "Post-process")
+    dock.half1.value, dock.half2.value, dock.mask.value = (with_halves.layers[n] for n in ("half-map 1", "half-map 2", "inside"))
+    dock.run()
+    finish(dock)
+    dock.b_factor.value = -30
+    dock.sharpen()
+    finish(dock)
+    expected = dock.result.sharpened(-30).values * mask.mask.values
+    assert np.allclose(with_halves.layers["post-processed, masked"].data, expected, atol=1e-6)
+    # and back again from the same run
+    dock.b_factor.value = -90
+    dock.sharpen()
+    finish(dock)
+    assert np.allclose(with_halves.layers["post-processed"].data, dock._run.sharpened(-90).values)
+
+
+@pytest.fixture
+def unscaled(tmp_path, halves):
+    """Files of the half-maps whose headers have no pixel size."""
+    paths = []
+    for i, h in enumerate(halves, 1):
+        paths.append(tmp_path / f"run_half{i}_class001_unfil.mrc")
+        ctk.write_volume(h, paths[-1])
+        raw = bytearray(paths[-1].read_bytes())
+        raw[40:52] = bytes(12)
+        paths[-1].write_bytes(raw)
+    return paths
+
+
+@pytest.mark.filterwarnings("ignore:.*no pixel size:cryotk.errors.DataWarning")
+def test_a_pixel_size_that_nobody_knows_is_asked_for(viewer, unscaled, halves, finish):
+    viewer.open([str(p) for p in unscaled], plugin="cryotk")
+    _, dock = viewer.window.add_plugin_dock_widget("cryotk", "Post-process")
+    assert "no pixel size, 1 Å is taken" in dock.work.status.text()
+    dock.run()
+    finish(dock)
+    wrong = dock.result.resolution
+    assert "no pixel size, 1 Å is taken" in dock.work.status.text() and f"{wrong:.2f} Å" in dock.work.status.text()
+    dock.pixel_size.value = 3.0
+    dock.run()
+    finish(dock)
+    truth = ctk.postprocess(*halves)
+    assert dock.result.resolution == pytest.approx(truth.resolution) and wrong == pytest.approx(truth.resolution / 3)
+    assert "pixel size" not in dock.work.status.text()
+    # all of them lie over each other
+    for name in (p.name for p in unscaled):
+        assert viewer.layers[name].scale.tolist() == [3.0] * 3 and viewer.layers[name].translate.tolist() == [-96.0] * 3
+    assert viewer.layers["post-processed"].translate.tolist() == [-96.0] * 3
+
+
+def test_a_header_of_exactly_one_angstrom_is_doubted(viewer, halves, tmp_path, finish):
+    ctk.write_volume(halves[0], tmp_path / "m.mrc", 1.0)
+    viewer.open(str(tmp_path / "m.mrc"), plugin="cryotk")
+    _, dock = viewer.window.add_plugin_dock_widget("cryotk", "Mask creation")
+    dock.load()
+    finish(dock)
+    assert "exactly 1 Å" in dock.work.status.text()
+    dock.pixel_size.value = 3.0
+    dock.load()
+    finish(dock)
+    assert "Å" not in dock.work.status.text() and viewer.layers["m.mrc"].scale.tolist() == [3.0] * 3
+    assert dock.threshold.value == pytest.approx(ctk.maps.suggest_threshold(halves[0], lowpass=15)[0], rel=1e-4)
+
+
+def test_the_detector_s_pixels_may_be_others_than_the_maps(with_halves, halves, finish, tmp_path):
+    from cryotk.io import StarBlock, write_star
+
+    x = np.linspace(0, 0.5, 30)
+    write_star(tmp_path / "mtf.star", {"": StarBlock("", {"rlnResolutionInversePixel": x, "rlnMtfValue": 1 - 1.6 * x})})
+    _, dock = with_halves.window.add_plugin_dock_widget("cryotk", "Post-process")
+    dock.mtf.value, dock.mtf_pixel_size.value = tmp_path / "mtf.star", 1.5
+    dock.auto_b_factor.value, dock.b_factor.value = False, -50
+    dock.run()
+    finish(dock)
+    mtf, b = tmp_path / "mtf.star", dock.b_factor.value
+    truth = ctk.postprocess(*halves, b_factor=b, mtf=mtf, mtf_pixel_size=1.5)
+    assert np.array_equal(with_halves.layers["post-processed"].data, truth.volume.values)
+    assert not np.allclose(truth.volume.values, ctk.postprocess(*halves, b_factor=b, mtf=mtf).volume.values)
 
 
 def test_errors_are_said_below_the_form(viewer, halves, finish):
@@ -138,7 +227,7 @@ def test_mask_dock_follows_the_threshold(viewer, halves, finish, qtbot):
     assert dock.preview().mean() < first
     dock.make_button.native.click()
     finish(dock)
-    truth = ctk.create_mask(density, threshold=dock.threshold.value, lowpass=15, extend_px=3, soft_edge_px=6)
+    truth = ctk.create_mask(density, threshold=dock.threshold.value, lowpass=15, extend_px=3, soft_edge_px=3)
     assert np.array_equal(viewer.layers["mask"].data, truth.mask.values)
     assert np.allclose(viewer.layers["mask"].translate, viewer.layers["map"].translate)
     assert not viewer.layers["mask (preview)"].visible

@@ -12,7 +12,7 @@ from cryotk_widgets.napari.readers import get_reader, read
 from cryotk_widgets.napari.writers import write_mrc_layer
 
 import cryotk as ctk
-from cryotk.errors import DataError, FileFormatError, MissingFileError
+from cryotk.errors import DataError, DataWarning, FileFormatError, MissingFileError
 
 
 @pytest.fixture
@@ -288,3 +288,38 @@ def test_ticks_are_round(low, high, want):
 
     got = ticks(low, high, 5)
     assert got == pytest.approx(want) and "-0" not in [f"{v:g}" for v in got]
+
+
+@pytest.mark.parametrize("name", ["slab.mrc", "slab.map"])
+def test_volumes_of_relion_that_are_no_cubes_are_volumes(tmp_path, name):
+    ctk.write_volume(np.ones((20, 60, 50), np.float32), tmp_path / name, 10.0)
+    raw = bytearray((tmp_path / name).read_bytes())
+    raw[88:92], raw[224:230] = bytes(4), b"Relion"  # space group 0
+    (tmp_path / name).write_bytes(raw)
+    assert read(str(tmp_path / name))[0][1]["metadata"]["cryotk"]["kind"] == "volume"
+    raw[36:40] = np.array([1], "<i4").tobytes()  # a stack samples one section
+    (tmp_path / "stack.mrc").write_bytes(raw)
+    assert read(str(tmp_path / "stack.mrc"))[0][1]["metadata"]["cryotk"]["kind"] == "stack"
+
+
+def test_a_header_without_pixel_size_is_said(tmp_path, blob):
+    ctk.write_volume(blob, tmp_path / "m.mrc", 2.0)
+    raw = bytearray((tmp_path / "m.mrc").read_bytes())
+    raw[40:52] = bytes(12)
+    (tmp_path / "m.mrc").write_bytes(raw)
+    with pytest.warns(DataWarning, match=r"m\.mrc: the header has no pixel size; 1 Å is drawn"):
+        [(_, options, _)] = read(str(tmp_path / "m.mrc"))
+    assert options["scale"] == (1.0,) * 3 and options["metadata"]["cryotk"]["has_pixel_size"] is False
+
+
+def test_layers_are_called_what_they_are(blob):
+    v = ctk.data.as_volume(blob, 2.0, "Refine3D/job020/run_half1_class001_unfil.mrc")
+    assert array_layer(v)[1]["name"] == "half-map 1"
+    v.attrs["history"] = "locally filtered"
+    assert array_layer(v)[1]["name"] == "locally filtered"
+
+
+def test_particles_whose_images_are_elsewhere_are_said_so_that_one_can_follow(shared):
+    with pytest.raises(MissingFileError, match=r"run_data\.star: Polish/.*was not found.*put the file where it was written") as said:
+        read(str(shared / "data" / "relion31_spa_betagal" / "Refine3D" / "job029" / "run_data.star"))
+    assert "project_dir" not in str(said.value)

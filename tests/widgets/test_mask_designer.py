@@ -75,7 +75,7 @@ def test_suggestion_and_preview(volume):
     low, high = designer.value_range
     small = np.frombuffer(designer.data, np.uint8).reshape(48, 48, 48)
     preview = low + small / 255 * (high - low)
-    _, fraction = in_the_page(small, 255 * (designer.threshold - low) / (high - low), 3, 6, 48 / 64)
+    _, fraction = in_the_page(small, 255 * (designer.threshold - low) / (high - low), 3, 3, 48 / 64)
     made = designer.make()
     assert designer.made and made is designer.result and made.threshold == designer.threshold
     assert fraction == pytest.approx(made.fraction, rel=0.1) and preview.max() == pytest.approx(

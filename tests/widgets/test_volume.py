@@ -5,12 +5,14 @@ import io
 import numpy as np
 import pytest
 import xarray as xr
-from cryotk_widgets import SliceView, VolumeView
+from cryotk_widgets import MaskDesigner, SliceView, VolumeView
 from cryotk_widgets.volume import symmetry_axes
 from cryotk_widgets.volume_pictures import cropped, on_grid, resolution_colours, suggested_threshold, surface_image
 
 import cryotk as ctk
 from cryotk.errors import DataError, SettingsError
+from cryotk.maps.local_result import LocalResolutionResult
+from cryotk.maps.mask import MaskResult
 
 
 def ball(n=40, radius=10.0, centre=(0, 0, 0), noise=0.0):
@@ -188,3 +190,94 @@ def test_bad_maps_are_named(tmp_path):
     assert isinstance(v.cryo.view(threshold=0.3), VolumeView) and isinstance(v.cryo.slices(), SliceView)
     with pytest.raises(DataError, match="stack"):
         xr.DataArray(np.zeros((2, 4, 4)), dims=("image", "y", "x")).cryo.slices()
+
+
+def result_with(**parts):
+    """A post-process as it is read of a file."""
+    empty = xr.Dataset()
+    return ctk.maps.PostprocessResult(resolution=7.0, b_factor=-100.0, fsc=empty, guinier=empty, pixel_size=2.0, box_size=40, **parts)
+
+
+def test_results_are_shown_by_their_map_and_their_mask():
+    m = MaskResult(mask=volume(radius=14), threshold=0.1, reason="given", fraction=0.1, volume_inside=1.0)
+    p = result_with(volume=volume(), mask=m.mask)
+    local = LocalResolutionResult(volume() * 0 + 7.0, volume(), xr.Dataset(), mask=m.mask)
+    plain = VolumeView(volume(), mask=m.mask, colour_by=np.full((40,) * 3, 7.0))
+    for view in (VolumeView(p, mask=m, colour_by=local), VolumeView(local, mask=p, colour_by=local), SliceView(p, mask=m, colour_by=local)):
+        assert view.data == plain.data and view.mask_data == plain.mask_data and view.colour_data == plain.colour_data
+    assert VolumeView(m).data == VolumeView(m.mask).data
+    with pytest.raises(DataError, match="PostprocessResult has no volume; its map was not found"):
+        VolumeView(result_with())
+    with pytest.raises(DataError, match="has no mask; it was made without"):
+        VolumeView(p, mask=result_with(volume=volume()))
+    for nothing in (object(), {"a": 1}, None):
+        with pytest.raises(DataError, match=r"result that holds one"):
+            VolumeView(nothing)
+
+
+def test_stacks_are_no_maps(tmp_path):
+    images = ball()[10:15]
+    ctk.write_stack(images, tmp_path / "classes.mrcs", 2.0)
+    ctk.write_stack(images, tmp_path / "classes.mrc", 2.0)
+    ctk.write_stack(ball(), tmp_path / "cube.mrcs", 2.0)
+    for given in ("classes.mrcs", "classes.mrc", "cube.mrcs"):
+        with pytest.raises(DataError, match=rf"{given} is a stack of \d+ images, not a map.*cryo.view"):
+            VolumeView(tmp_path / given, pixel_size=2.0)
+    stack = ctk.open_stack(tmp_path / "classes.mrcs")
+    for show in (VolumeView, MaskDesigner):
+        with pytest.raises(DataError, match=r"stack of 5 images"):
+            show(stack)
+        # without a pixel size the remedy is the same
+        with pytest.raises(DataError, match=r"stack of 5 images"):
+            show(tmp_path / "classes.mrcs")
+    # volumes that RELION writes call themselves stacks, too
+    ctk.write_volume(ball()[:20, :, 3:33], tmp_path / "slab.mrc", 2.0)
+    raw = bytearray((tmp_path / "slab.mrc").read_bytes())
+    raw[88:92], raw[224:230] = bytes(4), b"Relion"
+    (tmp_path / "slab.mrc").write_bytes(raw)
+    assert VolumeView(tmp_path / "slab.mrc").shape == [20, 40, 30]
+
+
+def test_the_scale_is_that_of_the_coordinates():
+    v = ctk.data.as_volume(ball(), 2.0)
+    half = VolumeView(v[::2, ::2, ::2])
+    assert half.voxel == 4.0 and half.extent == 80.0 and "20 × 20 × 20 voxels of 4 Å" in repr(half)
+    with pytest.raises(DataError, match="no cubes.*4 Å along x"):
+        VolumeView(v[:, :, ::2])
+    # axes in another order are turned by their names
+    assert VolumeView(v[3:].transpose("x", "y", "z")).data == VolumeView(v[3:]).data
+    nobody = VolumeView(ball())
+    assert "unknown size, drawn as 1 Å: give pixel_size=" in nobody.about and "of 3 Å" in VolumeView(ball(), pixel_size=3.0).about
+    with pytest.raises(DataError, match="give pixel_size= in Å"):
+        MaskDesigner(ball())
+    with pytest.raises(DataError, match="larger than 0"):
+        VolumeView(ball(), pixel_size=-1)
+
+
+def test_maps_are_called_what_they_are(tmp_path):
+    v = ctk.data.as_volume(ball(), 2.0, "Refine3D/job020/run_half2_class001_unfil.mrc")
+    made = ctk.lowpass(v, 10)
+    view = VolumeView(v, made)
+    assert view.names == ["half-map 2", "half-map 2, low-pass 10 Å"] and view.sources == ["run_half2_class001_unfil.mrc"] * 2
+    made.attrs["history"] = "post-processed, B=-120.0 Å^2, 6.60 Å"
+    assert VolumeView(made).names[0] == "post-processed, B=-120.0 Å², 6.60 Å"
+    made.attrs["history"] = "locally filtered; low-pass 8 Å"
+    assert VolumeView(made).names[0] == "locally filtered, low-pass 8 Å"
+    assert VolumeView(made.rename("mine")).names[0] == "mine"
+    view = VolumeView(v, made, names=("before", "after"))
+    assert view.names == ["before", "after"] and view.sources[1] == "run_half2_class001_unfil.mrc"
+    assert VolumeView(v, made, names="before").names == ["before", "locally filtered, low-pass 8 Å"]
+    view.set_volume(made, names="again")
+    assert view.names == ["again", ""] and view.sources[1] == ""
+    with pytest.raises(SettingsError, match="2 names for 1 map"):
+        VolumeView(v, names=("a", "b"))
+
+
+def test_colours_that_hardly_differ_do_not_span_blue_to_red():
+    local = np.full((40,) * 3, 7.1)
+    local[:, :, 20:] = 7.24
+    low, high = VolumeView(volume(), colour_by=local).colour_range
+    assert high - low == pytest.approx(0.717, abs=0.01) and (low + high) / 2 == pytest.approx(7.17, abs=0.01)
+    assert VolumeView(volume(), colour_by=local, colour_range=(7.1, 7.24)).colour_range == [7.1, 7.24]
+    wide = np.where(local > 7.2, 12.0, 7.0)
+    assert VolumeView(volume(), colour_by=wide).colour_range == [7.0, 12.0]

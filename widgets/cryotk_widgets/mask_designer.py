@@ -10,9 +10,10 @@ import numpy as np
 import traitlets
 
 from cryotk.errors import CryotkError, DataError, SettingsError
+from cryotk_widgets.given_maps import as_map
 from cryotk_widgets.pictures import png_of, to_bytes
 from cryotk_widgets.view_base import View, page_text
-from cryotk_widgets.volume_pictures import as_map, cropped, fitting_zoom, page_map
+from cryotk_widgets.volume_pictures import cropped, fitting_zoom, page_map
 
 __all__ = ["MaskDesigner"]
 
@@ -25,7 +26,7 @@ class MaskDesigner(View):
 
     Parameters
     ----------
-    volume : path, DataArray or (z, y, x) array
+    volume : path, DataArray, (z, y, x) array or PostprocessResult
     threshold : float, optional
         By default the suggestion of :func:`cryotk.maps.suggest_threshold`, with its reason.
     preview_size : int
@@ -78,7 +79,7 @@ class MaskDesigner(View):
 
     threshold = traitlets.Float(0.0).tag(sync=True)
     extend_px = traitlets.Float(3.0).tag(sync=True)
-    soft_edge_px = traitlets.Float(6.0, min=0.0).tag(sync=True)
+    soft_edge_px = traitlets.Float(3.0, min=0.0).tag(sync=True)
     lowpass = traitlets.Float(15.0, min=0.0).tag(sync=True)
     largest_only = traitlets.Bool(False).tag(sync=True)
     fill_holes = traitlets.Bool(False).tag(sync=True)
@@ -90,11 +91,14 @@ class MaskDesigner(View):
     ) -> None:
         import xarray as xr
 
-        array, a, name = as_map(volume, pixel_size)
+        given = as_map(volume, pixel_size)
+        array, a = given.array, given.pixel_size
         if len(set(array.shape)) != 1:
             raise DataError(f"a mask is designed on a cube, this map has {array.shape} voxels: rebox it first")
+        if not given.is_scaled:
+            raise DataError("this map has no pixel size, and the low-pass needs it: give pixel_size= in Å")
         self._array, self._preview_size = array, preview_size
-        self._volume = xr.DataArray(array, dims=("z", "y", "x"), attrs={"pixel_size": a, "source": name})
+        self._volume = xr.DataArray(array, dims=("z", "y", "x"), attrs={"pixel_size": a, "source": given.source or given.name})
         self._small = cropped(array, preview_size)
         # the last low-pass that was asked for wins
         self._lock, self._wanted = threading.Lock(), 0

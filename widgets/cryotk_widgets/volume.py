@@ -9,12 +9,13 @@ import numpy as np
 import traitlets
 
 from cryotk.errors import DataError, SettingsError
+from cryotk_widgets.given_maps import GivenMap, as_map, called
 from cryotk_widgets.pictures import png_of, to_bytes
 from cryotk_widgets.view_base import View, page_text
 from cryotk_widgets.volume_pictures import (
     COOL,
     WARM,
-    as_map,
+    colour_limits,
     cropped,
     fitting_zoom,
     on_grid,
@@ -39,20 +40,24 @@ class VolumeView(View):
 
     Parameters
     ----------
-    volume : path, DataArray or (z, y, x) array
-    second : path, DataArray or array, optional
+    volume : path, DataArray, (z, y, x) array or result
+        Of a post-process its map, of a local resolution the filtered map, of a mask the mask.
+    second : as ``volume``, optional
         Shown beside the first, turned together with it.
-    colour_by : path, DataArray or array, optional
+    colour_by : path, DataArray, array or LocalResolutionResult, optional
         On the grid of ``volume``, such as a local resolution in Å; NaN and 0 are not coloured.
     colour_range : (float, float), optional
-        Values of the first and the last colour; by default the 2nd and 98th percentile above the suggested threshold.
+        Values of the first and the last colour; by default the 2nd and 98th percentile above the suggested threshold, and no
+        narrower than a tenth of the value between them.
     colour_label : str
-    mask : path, DataArray or array, optional
+    mask : path, DataArray, array or result with a mask, optional
         On the grid of ``volume``; shown over the slices, full line where it is one and dashed where it ends.
+    names : str or (str, str), optional
+        What is written over the maps; by default what they are: the DataArray's name, what was done to it last, or its file.
     symmetry : str
         Point group whose axes are drawn.
     pixel_size : float, optional
-        Å, for arrays without one.
+        Å, for arrays without one. Where nobody knows it, 1 Å is drawn, and said below the picture.
     max_size : int
         Points a side that go to the page at first (128: 2 MB); "Full size" there asks for up to 256.
     **traits
@@ -75,7 +80,7 @@ class VolumeView(View):
     Raises
     ------
     DataError
-        For things that are no map, and for a colour map on another grid.
+        For things that are no map, such as a stack of images, and for a colour map on another grid.
 
     Notes
     -----
@@ -107,6 +112,7 @@ class VolumeView(View):
     palette = traitlets.Bytes(b"").tag(sync=True)
     mask_data = traitlets.Bytes(b"").tag(sync=True)
     names: Any = traitlets.List(["", ""]).tag(sync=True)
+    sources: Any = traitlets.List(["", ""]).tag(sync=True)
     suggested: Any = traitlets.List([0.0, 0.0]).tag(sync=True)
     extent = traitlets.Float(1.0).tag(sync=True)
     radius = traitlets.Float(1.0).tag(sync=True)
@@ -126,29 +132,30 @@ class VolumeView(View):
 
     def __init__(
         self, volume: Any, second: Any = None, *, colour_by: Any = None, colour_range: Any = None, colour_label: str = "local resolution (Å)",
-        mask: Any = None, symmetry: str = "C1", pixel_size: float | None = None, max_size: int = 128, **traits: Any,
+        mask: Any = None, names: Any = None, symmetry: str = "C1", pixel_size: float | None = None, max_size: int = 128, **traits: Any,
     ) -> None:  # fmt: skip
         if max_size < 16:
             raise SettingsError(f"max_size = {max_size}: at least 16 points a side")
         self._max_size = max_size
-        self._arrays: list[Any] = []
+        self._maps: list[GivenMap] = []
         self._tint: Any = None
         super().__init__(palette=resolution_colours().tobytes())
         self.set_volume(
-            volume, second, colour_by=colour_by, colour_range=colour_range, colour_label=colour_label, pixel_size=pixel_size
-        )
+            volume, second, colour_by=colour_by, colour_range=colour_range, colour_label=colour_label, names=names,
+            pixel_size=pixel_size,
+        )  # fmt: skip
         if mask is not None:
             self.set_mask(mask)
         self.axes = symmetry_axes(symmetry)
         self.show_axes = bool(self.axes)
         for name, value in traits.items():
             if not self.has_trait(name):
-                raise SettingsError(f"VolumeView has no {name}; it has {', '.join(self._settable)}, layout_mode, theme")
+                raise SettingsError(f"{type(self).__name__} has no {name}; it has {', '.join(self._settable)}, layout_mode, theme")
             setattr(self, name, value)
 
     def set_volume(
         self, volume: Any, second: Any = None, *, colour_by: Any = None, colour_range: Any = None, colour_label: str = "local resolution (Å)",
-        pixel_size: float | None = None, keep: bool = False,
+        names: Any = None, pixel_size: float | None = None, keep: bool = False,
     ) -> None:  # fmt: skip
         """Show another map.
 
@@ -158,22 +165,26 @@ class VolumeView(View):
             Keep threshold and camera.
         """
         given = [as_map(v, pixel_size) for v in (volume, second) if v is not None]
-        tint = None if colour_by is None else as_map(colour_by, pixel_size)[0]
-        first, a, _ = given[0]
+        if not given:
+            raise DataError("there is no map to show: give a path, a DataArray, an array (z, y, x) or a result that holds one")
+        titles = called(names, given)
+        tint = None if colour_by is None else as_map(colour_by, pixel_size, "colour").array
+        first, a = given[0].array, given[0].pixel_size
         if tint is not None and tint.shape != first.shape:
             raise DataError(f"the map has {first.shape} voxels and the one that colours it {tint.shape}; they must have one grid")
-        self._arrays, self._tint = given, None if tint is None else np.where(tint > 0, tint, np.nan)
-        levels = [suggested_threshold(v) for v, _, _ in given]
+        self._maps, self._tint = given, None if tint is None else np.where(tint > 0, tint, np.nan)
+        levels = [suggested_threshold(g.array) for g in given]
         with self.hold_sync():
             p = page_map(first, a, self._max_size)
             self.data, self.shape, self.voxel, self.value_range, self.limits = p.data, p.shape, p.voxel, p.span, p.limits
             self.data_2 = b""
             if len(given) > 1:
-                q = page_map(given[1][0], given[1][1], self._max_size)
+                q = page_map(given[1].array, given[1].pixel_size, self._max_size)
                 self.data_2, self.shape_2, self.voxel_2, self.range_2 = q.data, q.shape, q.voxel, q.span
-            self.names = [name for _, _, name in given] + [""] * (2 - len(given))
+            rest = [""] * (2 - len(given))
+            self.names, self.sources = titles + rest, [g.source for g in given] + rest
             self.suggested = [float(v) for v in levels] + [0.0] * (2 - len(given))
-            extents = [max(v.shape) * size for v, size, _ in given]
+            extents = [max(g.array.shape) * g.pixel_size for g in given]
             self.extent = float(max(extents))
             zoom, r = fitting_zoom(first, levels[0])
             self.radius = r * extents[0] / 2
@@ -184,7 +195,7 @@ class VolumeView(View):
                 self.camera, self.clip, self.cursor = dict(self.start), 0.0, [0.0, 0.0, 0.0]
             self._set_colours(colour_range, colour_label)
             self.can_enlarge = max(first.shape) > max(p.shape)
-            self.about = f"{' × '.join(str(n) for n in first.shape[::-1])} voxels of {a:.4g} Å"
+            self.about = given[0].about
 
     def _set_colours(self, shown: Any, label: str) -> None:
         tint = self._tint
@@ -195,11 +206,8 @@ class VolumeView(View):
         self.colour_span = [span[0], max(span[1], span[0] + 1e-3)]
         self.colour_data = self._tint_bytes(tint, tuple(self.shape))
         # the colours are for the molecule: solvent has the worst resolution there is, and most of the box
-        seen = tint[(self._arrays[0][0] >= self.suggested[0]) & np.isfinite(tint)]
-        low, high = (
-            float(v)
-            for v in (shown if shown is not None else np.quantile(seen if seen.size else tint[np.isfinite(tint)], (0.02, 0.98)))
-        )
+        seen = tint[(self._maps[0].array >= self.suggested[0]) & np.isfinite(tint)]
+        low, high = (float(v) for v in (shown if shown is not None else colour_limits(seen if seen.size else tint)))
         self.colour_range, self.colour_label = [low, high if high > low else low + 1.0], label
 
     def set_mask(self, mask: Any) -> None:
@@ -207,8 +215,7 @@ class VolumeView(View):
         if mask is None:
             self.mask_data = b""
             return
-        array, _, _ = as_map(mask)
-        first = self._arrays[0][0]
+        array, first = as_map(mask, kind="mask").array, self._maps[0].array
         if array.shape != first.shape:
             raise DataError(f"the map has {first.shape} voxels and the mask {array.shape}; they must have one grid")
         self.mask_data = to_byte_map(on_grid(array, tuple(self.shape)), (0.0, 1.0))[0].tobytes()
@@ -233,7 +240,7 @@ class VolumeView(View):
             threading.Thread(target=self._send_full, daemon=True).start()
 
     def _send_full(self) -> None:
-        array, a, _ = self._arrays[0]
+        array, a = self._maps[0].array, self._maps[0].pixel_size
         small = cropped(array, _FULL)
         pixels, _ = to_byte_map(small, tuple(self.value_range))
         buffers = [pixels.tobytes()]
@@ -248,7 +255,8 @@ class VolumeView(View):
         dark = self.theme == "dark"
         background = (22, 22, 26) if dark else (255, 255, 255)
         parts = []
-        for i, (array, a, _) in enumerate(self._arrays):
+        for i, given in enumerate(self._maps):
+            array, a = given.array, given.pixel_size
             tinted = self._tint if i == 0 and self.coloured else None
             zoom = float(self.camera["zoom"]) * array.shape[-1] * a / self.extent
             parts.append(
@@ -270,7 +278,7 @@ class VolumeView(View):
 
     def slices(self) -> list[np.ndarray]:
         """Planes xy, xz, yz through the cursor, z or y upwards (the last row of the map on top)."""
-        array, a, _ = self._arrays[0]
+        array, a = self._maps[0].array, self._maps[0].pixel_size
         x, y, z = (int(np.clip(round(c / a) + n // 2, 0, n - 1)) for c, n in zip(self.cursor, array.shape[::-1], strict=True))
         return [array[z, ::-1], array[::-1, y], array[::-1, :, x]]
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cryotk.errors import DataError
 from cryotk.execution import default_threads
 
 __all__ = [
     "COOL",
     "WARM",
     "PageMap",
-    "as_map",
+    "colour_limits",
     "cropped",
     "fitting_zoom",
     "on_grid",
@@ -28,37 +26,6 @@ __all__ = [
 ]
 
 WARM, COOL = (0xE8, 0xB4, 0x63), (0x6A, 0xA5, 0xD9)
-
-
-def as_map(volume: Any, pixel_size: float | None = None) -> tuple[np.ndarray, float, str]:
-    """(z, y, x) float32 array, pixel size in Å, and name of whatever a view is given as a map.
-
-    Raises
-    ------
-    DataError
-        For anything that is not a map, or holds nothing but NaN.
-    """
-    import xarray as xr
-
-    name = ""
-    if isinstance(volume, (str, Path)):
-        from cryotk.data import open_volume
-
-        volume = open_volume(volume, pixel_size)
-    if isinstance(volume, xr.DataArray):
-        name = Path(str(volume.attrs.get("source", ""))).name
-        pixel_size = pixel_size if pixel_size is not None else volume.attrs.get("pixel_size")
-        volume = volume.data
-        volume = volume.compute() if hasattr(volume, "dask") else volume
-    volume = volume.get() if hasattr(volume, "get") else volume
-    array = np.asarray(volume, np.float32)
-    if array.ndim != 3 or min(array.shape) < 2:
-        raise DataError(f"a map has three dimensions (z, y, x), this array has the shape {array.shape}")
-    if not np.isfinite(array).all():
-        if not np.isfinite(array).any():
-            raise DataError("the map holds no finite value: nothing to show")
-        array = np.nan_to_num(array, nan=0.0, posinf=0.0, neginf=0.0)
-    return array, float(pixel_size or 1.0), name
 
 
 def cropped(array: np.ndarray, most: int) -> np.ndarray:
@@ -144,6 +111,21 @@ def fitting_zoom(array: np.ndarray, level: float) -> tuple[float, float]:
         return 1.0, 1.0
     r = np.quantile(np.linalg.norm(inside - np.array(array.shape) // 2, axis=1), 0.998) / (max(array.shape) / 2)
     return float(np.clip(0.92 / max(r, 1e-3), 0.6, 4.0)), float(r)
+
+
+def colour_limits(values: np.ndarray) -> tuple[float, float]:
+    """First and last colour for values such as local resolutions: 2nd to 98th percentile, and no narrower than a tenth of their middle.
+
+    What differs by less than that is noise of the measurement, and would run from blue to red.
+    """
+    known = values[np.isfinite(values)]
+    if not known.size:
+        return 0.0, 1.0
+    low, high = (float(v) for v in np.quantile(known, (0.02, 0.98)))
+    short = 0.1 * abs(low + high) / 2 - (high - low)
+    if short > 0:
+        low, high = low - short / 2, high + short / 2
+    return (low, high) if high > low else (low, low + 1.0)
 
 
 @lru_cache(maxsize=1)

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from magicgui.widgets import ComboBox, Container, FileEdit
+import numpy as np
+from magicgui.widgets import ComboBox, Container, FileEdit, FloatSpinBox
 from napari.layers import Image
 from qtpy.QtCore import QTimer
 
-from cryotk_widgets.napari.layers import LayerData
+from cryotk_widgets.napari.layers import LayerData, doubt_about
 from cryotk_widgets.napari.work import Work
 
 __all__ = ["Dock", "HalfMapsDock", "file_or_none", "later"]
@@ -50,6 +51,26 @@ class Dock(Container):
             if isinstance(layer, Image) and layer.ndim == 3 and layer.metadata.get("cryotk", {}).get("kind", "volume") == "volume"
         ]  # fmt: skip
 
+    @staticmethod
+    def pixel_size_choice(label: str = "pixel size (Å)", tooltip: str = "calibrated, for all maps here; 0: what the files say") -> Any:
+        """A field for a pixel size, 0 when nothing is to be changed."""
+        return FloatSpinBox(label=label, min=0, max=100, step=0.0001, value=0, tooltip=tooltip)
+
+    def calibrate(self, pixel_size: float, *layers: Any) -> None:
+        """Give layers another pixel size in Å, their centres kept; 0 leaves them as they are."""
+        for layer in layers if pixel_size > 0 else ():
+            if layer is not None:
+                ratio = pixel_size / float(layer.scale[-1])
+                layer.scale, layer.translate = np.asarray(layer.scale) * ratio, np.asarray(layer.translate) * ratio
+                known = dict(layer.metadata.get("cryotk") or {})
+                layer.metadata["cryotk"] = known | {"pixel_size": pixel_size, "has_pixel_size": True, "is_calibrated": True}
+
+    @staticmethod
+    def doubt(*layers: Any) -> list[str]:
+        """Line about layers whose pixel size nobody knows, when there is one to say."""
+        line = doubt_about([layer for layer in layers if layer is not None])
+        return [line] if line else []
+
     def add(self, layer: LayerData, like: Any = None) -> Any:
         """Add a layer instead of the one that this dock added before under its name, looking alike.
 
@@ -77,6 +98,13 @@ class HalfMapsDock(Dock):
 
     half1: Any
     half2: Any
+    pixel_size: Any
+
+    def ready(self) -> list[Any]:
+        """The half-maps, with the pixel size of the form."""
+        halves = [self.half1.value, self.half2.value]
+        self.calibrate(float(self.pixel_size.value), *halves)
+        return halves
 
     def _on_layers(self, event: Any = None) -> None:
         super()._on_layers(event)
@@ -87,6 +115,9 @@ class HalfMapsDock(Dock):
         choices = list(self.half2.choices)
         if self.half1.value is not None and self.half1.value is self.half2.value and len(choices) > 1:
             self.half2.value = next(c for c in choices if c is not self.half1.value)
+        doubt = self.doubt(self.half1.value, self.half2.value)
+        if doubt and hasattr(self, "work") and not self.work.is_running:
+            self.work.say(doubt[0], error=True)
 
 
 def file_or_none(edit: FileEdit) -> Path | None:

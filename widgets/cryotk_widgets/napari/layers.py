@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cryotk.errors import DataError
+from cryotk.errors import DataError, DataWarning
+from cryotk_widgets.given_maps import is_volume_file, name_of
 from cryotk_widgets.napari.arrays import open_pixels
 
-__all__ = ["LayerData", "array_layer", "file_layer", "grey_limits", "image_layer", "volume_layer", "volume_of"]
+__all__ = ["LayerData", "array_layer", "doubt_about", "file_layer", "grey_limits", "header_pixel_size", "image_layer", "volume_layer", "volume_of"]
 
 LayerData = tuple[Any, dict[str, Any], str]
 """What napari's readers return: data, keyword arguments, kind of layer."""
 
+_FILES = (".mrc", ".map", ".mrcs", ".gz", ".bz2")
 _ENOUGH = 1_000_000
 _SECTIONS = 5
 _AT_ONCE = 32
@@ -114,11 +117,45 @@ def image_layer(array: Any, pixel_size: float, name: str, source: str = "", **ch
     return array, options | changes, "image"
 
 
-def is_volume(path: str | os.PathLike[str], shape: tuple[int, ...], space_group: int) -> bool:
-    """Whether an MRC file is a volume: RELION's headers say of its volumes that they are stacks, so the shape has a say."""
-    if os.fspath(path).endswith(".mrcs") or shape[0] == 1:
-        return False
-    return space_group != 0 or len(set(shape)) == 1
+def header_pixel_size(path: str | os.PathLike[str], header: Any, stated: float = 0.0) -> tuple[float, bool]:
+    """Pixel size in Å of a file, and whether the file says it.
+
+    Parameters
+    ----------
+    path : path
+    header : MrcHeader
+    stated : float
+        What another file says of it, such as a STAR file; 0 when it does not.
+
+    Warns
+    -----
+    DataWarning
+        Where nobody says it: 1 Å is drawn.
+    """
+    a = stated if stated > 0 else header.pixel_size
+    if a > 0:
+        return float(a), True
+    warnings.warn(
+        f"{path}: the header has no pixel size; 1 Å is drawn. Docks have a field for it, and a layer's scale can be set",
+        DataWarning, stacklevel=3,
+    )  # fmt: skip
+    return 1.0, False
+
+
+def doubt_about(layers: list[Any]) -> str:
+    """Line for layers whose pixel size nobody knows: no header says it, or one says exactly 1 Å; empty where all is known."""
+    for layer in layers:
+        known = layer.metadata.get("cryotk", {})
+        if known.get("is_calibrated"):
+            continue
+        if not known.get("has_pixel_size", True):
+            return f"{layer.name}: its file has no pixel size, 1 Å is taken. Give it in the field pixel size"
+        if known.get("source", "").lower().endswith(_FILES) and [float(s) for s in layer.scale[-3:]] == [1.0] * min(3, len(layer.scale)):
+            return (
+                f"{layer.name}: its file says exactly 1 Å, which many programs write when they do not know. "
+                "Give it in the field pixel size if that is not it"
+            )
+    return ""
 
 
 def file_layer(path: str | os.PathLike[str], **changes: Any) -> LayerData:
@@ -127,18 +164,20 @@ def file_layer(path: str | os.PathLike[str], **changes: Any) -> LayerData:
     Parameters
     ----------
     path : path
-        ``.mrcs`` is a stack; of ``.mrc`` and ``.map`` one section is a micrograph, a cube or what the header calls so a volume.
+        ``.mrcs`` is a stack; of ``.mrc`` and ``.map`` one section is a micrograph, otherwise the header's space group and its
+        sampling along z tell volumes from stacks.
     **changes
         Of napari's ``add_image``.
     """
     array, header = open_pixels(path)
-    a = header.pixel_size if header.pixel_size > 0 else 1.0
+    a, is_known = header_pixel_size(path, header)
     name = changes.pop("name", Path(path).name)
-    if is_volume(path, array.shape, header.space_group):
-        return volume_layer(array, a, name, str(path), **changes)
-    if array.shape[0] == 1:
-        return image_layer(array[0], a, name, str(path), **changes)
-    return image_layer(array, a, name, str(path), **changes)
+    if is_volume_file(path, header):
+        layer = volume_layer(array, a, name, str(path), **changes)
+    else:
+        layer = image_layer(array[0] if array.shape[0] == 1 else array, a, name, str(path), **changes)
+    layer[1]["metadata"]["cryotk"]["has_pixel_size"] = is_known
+    return layer
 
 
 def array_layer(array: Any, **changes: Any) -> LayerData:
@@ -156,7 +195,7 @@ def array_layer(array: Any, **changes: Any) -> LayerData:
         raise DataError("this array has no pixel_size in its attrs: open it with open_volume, or set it")
     data = array.data.get() if hasattr(array.data, "get") and not hasattr(array.data, "dask") else array.data
     source = str(array.attrs.get("source") or "")
-    name = changes.pop("name", None) or Path(source).name or str(array.name or "images")
+    name = changes.pop("name", None) or name_of(array) or str(array.name or "images")
     if "z" not in array.dims:
         return image_layer(data, a, name, source, **changes)
     at = tuple(float(array[d][0]) if d in array.coords and array[d].attrs.get("units") == "Å" else -(n // 2) * a

@@ -80,10 +80,13 @@ class LocalResolutionDock(HalfMapsDock):
         self.b_factor = FloatSpinBox(
             label="B-factor (Å²)", min=-1000, max=0, step=10, value=0, tooltip="negative sharpens; 0: none"
         )
+        self.pixel_size = self.pixel_size_choice()
         self.mtf = FileEdit(label="MTF", mode=FileDialogMode.EXISTING_FILE, filter="*.star", nullable=True, value=None)
+        self.mtf_pixel_size = self.pixel_size_choice("MTF pixel size (Å)", "of the detector's pixels; 0: that of the maps")
         self.run_button = PushButton(text="Local resolution")
         super().__init__(napari_viewer, [
-            self.half1, self.half2, self.mask, self.inside, self.sampling, self.worst, self.b_factor, self.mtf, self.run_button,
+            self.half1, self.half2, self.mask, self.inside, self.pixel_size, self.sampling, self.worst, self.b_factor, self.mtf,
+            self.mtf_pixel_size, self.run_button,
         ])  # fmt: skip
         self.plot = CurvePlot("local resolution (Å)", "voxels")
         self.native.layout().addWidget(self.plot, 1)
@@ -96,9 +99,12 @@ class LocalResolutionDock(HalfMapsDock):
         from cryotk.errors import DataError
         from cryotk.maps import local_resolution
 
-        one, two, mask = self.half1.value, self.half2.value, self.mask.value
+        one, two = self.ready()
+        mask, mtf = self.mask.value, file_or_none(self.mtf)
+        self.calibrate(float(self.pixel_size.value), mask)
         settings: dict[str, Any] = {
-            "sampling": float(self.sampling.value), "min_resolution": float(self.worst.value), "mtf": file_or_none(self.mtf),
+            "sampling": float(self.sampling.value), "min_resolution": float(self.worst.value), "mtf": mtf,
+            "mtf_pixel_size": None if mtf is None else float(self.mtf_pixel_size.value) or None,
             "b_factor": float(self.b_factor.value) or None, "only_inside_mask": bool(self.inside.value) and mask is not None,
         }  # fmt: skip
 
@@ -115,14 +121,12 @@ class LocalResolutionDock(HalfMapsDock):
 
     @staticmethod
     def _surface(result: Any, mask: Any) -> tuple[LayerData | None, tuple[float, float]]:
-        from cryotk_widgets.volume_pictures import suggested_threshold
+        from cryotk_widgets.volume_pictures import colour_limits, suggested_threshold
 
         resolution, filtered = np.asarray(result.resolution_map.values), np.asarray(result.filtered.values)
         level = suggested_threshold(filtered)
         shown = (resolution > 0) & (filtered > level if mask is None else np.asarray(mask.values) > 0.5)
-        values = resolution[shown]
-        low, high = (float(v) for v in np.percentile(values, (2, 98))) if values.size else (0.0, 1.0)
-        limits = (low, high if high > low else low + 0.1)
+        limits = colour_limits(resolution[shown])
         name = "surface by local resolution"
         return coloured_surface(filtered, resolution, level, result.pixel_size, name, limits), limits
 
@@ -146,5 +150,5 @@ class LocalResolutionDock(HalfMapsDock):
             middle = float(np.median(values)) if values.size else np.nan
         mark = (middle, f"median {middle:.2f} Å") if np.isfinite(middle) else None
         self.plot.show_curves([Curve(text, x, y, is_bars=True)], mark=mark)
-        line = f"median {middle:.2f} Å {text}; colours from {limits[0]:.1f} (blue) to {limits[1]:.1f} Å (red)"
-        self.work.say("\n".join([line, *result.warnings]))
+        line = f"median {middle:.2f} Å {text}; colours from {limits[0]:.2f} (blue) to {limits[1]:.2f} Å (red)"
+        self.work.say("\n".join([line, *self.doubt(like, self.half2.value), *result.warnings]))

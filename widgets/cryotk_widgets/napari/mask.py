@@ -35,19 +35,20 @@ class MaskDock(Dock):
         self.viewer = napari_viewer
         self.result: Any = None
         self._small: np.ndarray | None = None
-        self._loaded: tuple[Any, float] | None = None
+        self._loaded: tuple[Any, float, float] | None = None
         self._voxel = self._ratio = 1.0
         self.source = self.volume_choice("map")
+        self.pixel_size = self.pixel_size_choice()
         self.lowpass = FloatSpinBox(label="low-pass (Å)", min=0, max=200, step=1, value=15, tooltip="0: none")
         self.threshold = FloatSlider(label="threshold", min=0, max=1, value=0, enabled=False)
         self.reason = Label(value="")
         self.extension = FloatSlider(label="extend (px)", min=-10, max=20, step=0.5, value=3, tooltip="negative shrinks")
-        self.edge = FloatSlider(label="soft edge (px)", min=0, max=20, step=0.5, value=6)
+        self.edge = FloatSlider(label="soft edge (px)", min=0, max=20, step=0.5, value=3)
         self.largest_only = CheckBox(label="", text="largest piece only")
         self.fill_holes = CheckBox(label="", text="fill holes")
         self.suggest_button, self.make_button = PushButton(text="Suggest a threshold"), PushButton(text="Make mask")
         super().__init__(napari_viewer, [
-            self.source, self.lowpass, self.suggest_button, self.threshold, self.reason, self.extension, self.edge,
+            self.source, self.pixel_size, self.lowpass, self.suggest_button, self.threshold, self.reason, self.extension, self.edge,
             self.largest_only, self.fill_holes, self.make_button,
         ])  # fmt: skip
         self.reason.native.setWordWrap(True)
@@ -55,7 +56,7 @@ class MaskDock(Dock):
         self._refresh, self._reload = later(30, self.show_preview, self.work), later(300, self.load, self.work)
         for widget in (self.threshold, self.extension, self.edge, self.largest_only, self.fill_holes):
             widget.changed.connect(lambda *_: self._refresh.start())
-        for choice in (self.source, self.lowpass):
+        for choice in (self.source, self.pixel_size, self.lowpass):
             choice.changed.connect(lambda *_: self._reload.start())
         self.suggest_button.changed.connect(lambda *_: self.load(True))
         self.make_button.changed.connect(self.make)
@@ -64,12 +65,16 @@ class MaskDock(Dock):
     def load(self, again: bool = False) -> None:
         """Low-pass the map, suggest a threshold, keep a small copy for the preview."""
         layer, low = self.source.value, float(self.lowpass.value)
-        if layer is None or (not again and self._loaded == (layer, low)):
+        if layer is None:
             return
         if layer.metadata.get("cryotk_dock") == type(self).__name__:
             return  # its own mask
         if self.work.is_running:
             self._reload.start()  # what was asked for meanwhile comes after
+            return
+        self.calibrate(float(self.pixel_size.value), layer)
+        voxel = float(layer.scale[-1])
+        if not again and self._loaded == (layer, low, voxel):
             return
 
         def work(step: Any) -> Any:
@@ -84,7 +89,7 @@ class MaskDock(Dock):
 
         def done(outcome: Any) -> None:
             small, (level, reason), a, n = outcome
-            self._small, self._loaded = small, (layer, low)
+            self._small, self._loaded = small, (layer, low, voxel)
             self._ratio = n / small.shape[0]
             self._voxel = a * self._ratio
             self.threshold.enabled = False  # its changes are ours for a moment
@@ -127,12 +132,12 @@ class MaskDock(Dock):
                 colormap="cyan", blending="additive", opacity=0.35, rendering="iso", iso_threshold=0.5, multiscale=False,
                 metadata={"cryotk": {"kind": "preview"}, "cryotk_dock": type(self).__name__},
             )  # fmt: skip
-        share = float(mask.mean())
-        self.work.say(f"{100 * share:.1f} % of the box")
+        self.work.say("\n".join([f"{100 * float(mask.mean()):.1f} % of the box", *self.doubt(loaded[0])]))
 
     def make(self, *_: Any) -> None:
         """Make the mask at full size."""
         layer = self.source.value
+        self.calibrate(float(self.pixel_size.value), layer)
         settings: dict[str, Any] = {
             "threshold": None if self._small is None else float(self.threshold.value),
             "lowpass": float(self.lowpass.value) or None, "extend_px": float(self.extension.value),

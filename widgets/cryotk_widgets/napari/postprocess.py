@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,34 @@ def guinier_curves(guinier: Any, sharpened: np.ndarray | None = None) -> list[Cu
             out.append(Curve(text, x, np.where(y > -90, y, np.nan), colour))
     fit = guinier.attrs
     if np.isfinite(fit.get("slope", np.nan)) and fit.get("slope"):
+        x = fitted_points(guinier)
         out.append(Curve("fit", x, fit["slope"] * x + fit["intercept"], "orange", is_dashed=True))
     return out
+
+
+def fitted_points(guinier: Any) -> np.ndarray:
+    """1/Å^2 of the points that a line was fitted to; of files that do not say which, all that are weighted by the FSC."""
+    x = np.asarray(guinier["inverse_resolution_squared"].values, float)
+    used = x > 0
+    if "weighted" in guinier:
+        y = np.asarray(guinier["weighted"].values, float)
+        used &= np.isfinite(y) & (y > -90)
+    worst, best = guinier.attrs.get("fit_from"), guinier.attrs.get("fit_to")
+    if worst and best:
+        return np.array([1 / float(worst) ** 2, 1 / float(best) ** 2])
+    return x[used]
+
+
+def sharpened_anew(result: Any, b_factor: float, lowpass: float | None) -> Any:
+    """A result with another B-factor, as a run with that B-factor gives it: no fit, its own map and amplitudes."""
+    guinier = result.guinier.copy()
+    guinier["sharpened"] = guinier["sharpened"].copy(data=result.sharpened_amplitudes(b_factor, lowpass))
+    for name in ("slope", "intercept", "correlation", "fit_from", "fit_to"):
+        guinier.attrs.pop(name, None)
+    settings = result.settings | {"b_factor": b_factor, "auto_b_factor": False, "lowpass": lowpass}
+    return replace(
+        result, b_factor=b_factor, fitted=False, guinier=guinier, settings=settings, volume=result.sharpened(b_factor, lowpass)
+    )
 
 
 class PostprocessDock(HalfMapsDock):
@@ -52,18 +79,22 @@ class PostprocessDock(HalfMapsDock):
     Attributes
     ----------
     result : PostprocessResult or None
+        What *Save* writes: of the last run, or sharpened anew.
     """
 
     def __init__(self, napari_viewer: Any) -> None:
         self.viewer = napari_viewer
         self.result: Any = None
+        self._run: Any = None
         self.half1 = self.volume_choice("half-map 1", tooltip="unfiltered")
         self.half2 = self.volume_choice("half-map 2", tooltip="unfiltered")
         self.mask = self.volume_choice("mask", optional=True, tooltip="soft, 0 to 1")
         self.auto_b_factor = CheckBox(label="", text="fit the B-factor", value=True)
         self.b_factor = FloatSlider(label="B-factor (Å²)", min=-400, max=0, value=0, enabled=False, tooltip="negative sharpens")
         self.lowpass = FloatSpinBox(label="low-pass (Å)", min=0, max=100, step=0.5, value=0, tooltip="0: none")
+        self.pixel_size = self.pixel_size_choice()
         self.mtf = FileEdit(label="MTF", mode=FileDialogMode.EXISTING_FILE, filter="*.star", nullable=True, value=None)
+        self.mtf_pixel_size = self.pixel_size_choice("MTF pixel size (Å)", "of the detector's pixels; 0: that of the maps")
         self.run_button, self.again_button = (
             PushButton(text="Post-process"),
             PushButton(text="Sharpen with this B-factor", enabled=False),
@@ -71,8 +102,8 @@ class PostprocessDock(HalfMapsDock):
         self.save_to = FileEdit(label="save to", mode=FileDialogMode.EXISTING_DIRECTORY, nullable=True, value=None)
         self.save_button = PushButton(text="Save RELION's files", enabled=False)
         super().__init__(napari_viewer, [
-            self.half1, self.half2, self.mask, self.mtf, self.lowpass, self.auto_b_factor, self.run_button, self.b_factor,
-            self.again_button, self.save_to, self.save_button,
+            self.half1, self.half2, self.mask, self.pixel_size, self.mtf, self.mtf_pixel_size, self.lowpass, self.auto_b_factor,
+            self.run_button, self.b_factor, self.again_button, self.save_to, self.save_button,
         ])  # fmt: skip
         self.fsc_plot = CurvePlot("resolution (Å)", "FSC", lambda v: f"{1 / v:.1f}" if v > 0 else "∞")
         self.guinier_plot = CurvePlot("1 / resolution² (1/Å²)", "ln amplitude")
@@ -93,10 +124,13 @@ class PostprocessDock(HalfMapsDock):
         from cryotk.errors import DataError
         from cryotk.maps import postprocess
 
-        one, two, mask = self.half1.value, self.half2.value, self.mask.value
+        one, two = self.ready()
+        mask = self.mask.value
+        self.calibrate(float(self.pixel_size.value), mask)
+        mtf_pixel_size = float(self.mtf_pixel_size.value) or None
         settings: dict[str, Any] = {
             "auto_b_factor": bool(self.auto_b_factor.value), "lowpass": float(self.lowpass.value) or None,
-            "mtf": file_or_none(self.mtf), "b_factor": None if self.auto_b_factor.value else float(self.b_factor.value),
+            "mtf": file_or_none(self.mtf), "mtf_pixel_size": mtf_pixel_size, "b_factor": None if self.auto_b_factor.value else float(self.b_factor.value),
         }  # fmt: skip
 
         def work(step: Any) -> Any:
@@ -110,13 +144,10 @@ class PostprocessDock(HalfMapsDock):
 
     def _done(self, outcome: Any) -> None:
         result, like = outcome
-        self.result = result
-        a = result.pixel_size
-        self.add(volume_layer(np.asarray(result.volume.values), a, "post-processed"), like)
-        if result.masked is not None:
-            self.add(volume_layer(np.asarray(result.masked.values), a, "post-processed, masked", visible=False), like)
+        self.result = self._run = result
+        self._show_maps(result, like)
         fit = f", B {result.b_factor:.0f} Å²" + (" (fitted)" if result.fitted else "") if result.b_factor else ""
-        self.work.say("\n".join([f"{result.resolution:.2f} Å at FSC 0.143{fit}", *result.warnings]))
+        self.work.say("\n".join([f"{result.resolution:.2f} Å at FSC 0.143{fit}", *self.doubt(like, self.half2.value), *result.warnings]))
         self.b_factor.min = min(-400.0, 2 * result.b_factor)
         self.b_factor.value = min(0.0, result.b_factor)
         self.b_factor.enabled = self.again_button.enabled = self.save_button.enabled = True
@@ -126,25 +157,32 @@ class PostprocessDock(HalfMapsDock):
         self.fsc_plot.show_curves(fsc_curves(result.fsc), level=0.143, mark=mark, y_range=(-0.1, 1.03))
         self.guinier_plot.show_curves(guinier_curves(result.guinier))
 
+    def _show_maps(self, result: Any, like: Any) -> None:
+        a = result.pixel_size
+        self.add(volume_layer(np.asarray(result.volume.values), a, "post-processed"), like)
+        if result.masked is not None:
+            self.add(volume_layer(np.asarray(result.masked.values), a, "post-processed, masked", visible=False), like)
+
     def _preview(self, *_: Any) -> None:
         """The Guinier plot follows the slider; the map waits for the button."""
         if self.result is not None and self.b_factor.enabled:
-            y = self.result.sharpened_amplitudes(float(self.b_factor.value), float(self.lowpass.value) or None)
-            self.guinier_plot.show_curves(guinier_curves(self.result.guinier, y))
+            y = self._run.sharpened_amplitudes(float(self.b_factor.value), float(self.lowpass.value) or None)
+            self.guinier_plot.show_curves(guinier_curves(self._run.guinier, y))
 
     def sharpen(self, *_: Any) -> None:
-        """Sharpen anew with the slider's B-factor: one transform."""
-        result, b, low, like = self.result, float(self.b_factor.value), float(self.lowpass.value) or None, self.half1.value
+        """Sharpen anew with the slider's B-factor: one transform. What is saved from then on is this."""
+        run, b, low, like = self._run, float(self.b_factor.value), float(self.lowpass.value) or None, self.half1.value
 
-        def done(volume: Any) -> None:
-            self.add(volume_layer(np.asarray(volume.values), result.pixel_size, "post-processed"), like)
+        def done(result: Any) -> None:
+            self.result = result
+            self._show_maps(result, like)
             self.work.say(f"sharpened with {b:.0f} Å²")
 
-        if result is not None:
+        if run is not None:
 
             def work(step: Any) -> Any:
                 with Steps(step, 4, "sharpening"):
-                    return result.sharpened(b, low)
+                    return sharpened_anew(run, b, low)
 
             self.work.run("sharpening", work, done)
 

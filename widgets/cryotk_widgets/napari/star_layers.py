@@ -13,7 +13,7 @@ from cryotk.errors import CryotkError, FileFormatError, MissingFileError
 from cryotk.io import StarBlock, read_star
 from cryotk.io.relion_read import find_near
 from cryotk_widgets.napari.arrays import FileArray, MicrographArray, open_pixels
-from cryotk_widgets.napari.layers import LayerData, file_layer, image_layer, volume_layer
+from cryotk_widgets.napari.layers import LayerData, file_layer, header_pixel_size, image_layer, volume_layer
 from cryotk_widgets.napari.tomo_layers import is_tomo, optimisation_set_layers, pick_layers, tomogram_layers
 from cryotk_widgets.napari.track_layers import motion_layers, movie_layers
 
@@ -112,7 +112,8 @@ def _micrograph_layers(path: Path, block: StarBlock) -> list[LayerData]:
     if not found:
         raise MissingFileError(f"{path}: none of its micrographs is there; open it in the project where it was made")
     array = MicrographArray(found)
-    layer = image_layer(array, array.files[0].header.pixel_size or 1.0, f"{path.name} ({len(found)})", str(path))
+    a, _ = header_pixel_size(found[0], array.files[0].header)
+    layer = image_layer(array, a, f"{path.name} ({len(found)})", str(path))
     layer[1]["metadata"]["cryotk"]["files"] = [str(f) for f in found]
     return [layer]
 
@@ -145,7 +146,13 @@ def particle_layers(path: Path, block: StarBlock) -> list[LayerData]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a missing stack is an error here
-        particles = open_particles(path)
+        try:
+            particles = open_particles(path)
+        except MissingFileError as error:
+            raise MissingFileError(
+                f"{path}: {str(error).partition(';')[0]}; put the file where it was written, or open the one in the project: below "
+                "the folder in which RELION was run"
+            ) from None
     if "images" not in particles and "box_size" not in particles:
         raise MissingFileError(
             f"{path}: neither its micrographs nor its images are there; open it in the project where it was made"
@@ -175,7 +182,7 @@ def _points(path: Path, block: StarBlock, number: np.ndarray, files: list[Path |
         kept[kept] = [s == sizes[0] for s in sizes]
         paths = [f for f, k in zip(files, kept, strict=True) if k and f is not None]
         array = MicrographArray(paths)
-    a = array.files[0].header.pixel_size or 1.0
+    a, _ = header_pixel_size(paths[0], array.files[0].header)
     rows = np.nonzero(kept[number])[0]
     where = (np.cumsum(kept) - 1)[number[rows]]
     at = np.stack([where, np.asarray(block["rlnCoordinateY"], float)[rows], np.asarray(block["rlnCoordinateX"], float)[rows]], -1)
@@ -213,7 +220,8 @@ def class_layers(path: Path, classes: StarBlock, general: StarBlock | None = Non
         if file is None:
             raise MissingFileError(f"{path}: the class averages {names[0].partition('@')[2]} are not there")
         array, header = open_pixels(file)
-        layer = image_layer(array, stated or header.pixel_size or 1.0, path.name, str(path), axis_labels=("class", "y", "x"))
+        a, _ = header_pixel_size(file, header, stated)
+        layer = image_layer(array, a, path.name, str(path), axis_labels=("class", "y", "x"))
         layer[1]["metadata"]["cryotk"] |= numbers
         return [layer]
     out: list[LayerData] = []
@@ -223,9 +231,9 @@ def class_layers(path: Path, classes: StarBlock, general: StarBlock | None = Non
             continue
         array, header = open_pixels(file)
         text = f"class {i + 1}: {100 * share[i]:.1f} %" + (f", {resolution[i]:.1f} Å" if 0 < resolution[i] < 900 else "")
-        out.append(
-            volume_layer(array, stated or header.pixel_size or 1.0, text, str(file), visible=bool(i == int(np.argmax(share))))
-        )
+        a, is_known = header_pixel_size(file, header, stated)
+        out.append(volume_layer(array, a, text, str(file), visible=bool(i == int(np.argmax(share)))))
+        out[-1][1]["metadata"]["cryotk"]["has_pixel_size"] = is_known
     if not out:
         raise MissingFileError(f"{path}: none of its maps is there (first: {names[0]})")
     if not any(options["visible"] for _, options, _ in out):
