@@ -10,7 +10,7 @@ from cryotk_widgets import FSCPlot, GuinierPlot, plots  # noqa: E402
 from cryotk_widgets.map_plots import crossing  # noqa: E402
 
 import cryotk as ctk  # noqa: E402
-from cryotk.errors import DataError, DataWarning, FileFormatError, MissingFileError  # noqa: E402
+from cryotk.errors import DataError, DataWarning, FileFormatError, MissingFileError, SettingsError  # noqa: E402
 from cryotk.maps import create_mask, open_postprocess  # noqa: E402
 
 
@@ -50,9 +50,13 @@ def test_guinier_plot_prints_relion_s_b_factor(shared):
     path = shared / "reference" / "postprocess" / "mtf.star"
     read = open_postprocess(path)
     figure = GuinierPlot(path)
-    assert "B = -779.1 Å²" in figure.opts.get().kwargs["title"]
+    # the file does not say which points were fitted: no range is printed, the line spans the points that have a weight
+    assert figure.opts.get().kwargs["title"].startswith("B = -779.1 Å², fitted, r² = ")
     fit = curve(figure, "fit")
     x, y = fit.dimension_values(0), fit.dimension_values(1)
+    weighted = np.isfinite(read.guinier["weighted"].values) & (read.guinier.inverse_resolution_squared.values > 0)
+    span = read.guinier.inverse_resolution_squared.values[weighted]
+    assert x.tolist() == [span.min(), span.max()] and len(span) < read.guinier.sizes["shell"] - 1
     assert np.diff(y)[0] / np.diff(x)[0] == pytest.approx(read.guinier.attrs["slope"])
     sharpened = curve(figure, "sharpened")
     expected = read.guinier["sharpened"].values
@@ -130,3 +134,67 @@ def test_local_resolution_figure():
     assert bars.dimension_values(1).sum() == result.histogram["count"].values.sum()
     assert f"median {result.histogram.attrs['median']:.1f} Å" in figure[0, 0].opts.get().kwargs["title"]
     hv.render(figure, backend="bokeh")
+
+
+def test_the_fitted_line_spans_the_points_that_were_used(shared):
+    read = open_postprocess(shared / "reference" / "postprocess" / "auto.star")
+    read.guinier.attrs |= {"fit_from": 20.0, "fit_to": 8.0}
+    figure = GuinierPlot(read)
+    assert ", fitted from 20.0 to 8.0 Å, r²" in figure.opts.get().kwargs["title"]
+    assert np.allclose(curve(figure, "fit").dimension_values(0), [1 / 400, 1 / 64])
+
+
+def test_every_job_is_drawn_under_a_name_of_its_own(shared, tmp_path):
+    r = shared / "reference" / "postprocess"
+    other = open_postprocess(r / "nomask.star")
+
+    def names(*args, **kwargs):
+        return [w.split(" · ")[0] for w in words(FSCPlot(*args, **kwargs)) if "·" in w]
+
+    # a name that the user gave stays, the others make way
+    fsc = xr.DataArray(np.linspace(1, -0.1, 33), dims="shell", coords={"frequency": ("shell", np.arange(33) / 300)})
+    assert names(fsc, {"job 1": other}) == ["job 1 (2)", "job 1"]
+    assert names(fsc, fsc) == ["job 1", "job 2"]
+    # files are named by their folder, and by themselves where that is not enough
+    for job in ("job021", "job022"):
+        (tmp_path / job).mkdir()
+        (tmp_path / job / "postprocess.star").write_bytes((r / "nomask.star").read_bytes())
+    assert names(tmp_path / "job021", str(tmp_path / "job022" / "postprocess.star")) == ["job021", "job022"]
+    assert names(r / "auto.star", r / "nomask.star", r / "auto.star") == ["postprocess/auto", "postprocess/nomask", "postprocess/auto (2)"]
+    with pytest.raises(SettingsError, match="two results are called 'a'"):
+        FSCPlot({"a": fsc}, a=other)
+
+
+def test_the_curve_that_was_saved_is_drawn_again(tmp_path):
+    shells = np.arange(40)
+    fsc = xr.DataArray(1 / (1 + np.exp((shells - 20) / 3)), dims="shell", coords={"shell": shells, "frequency": ("shell", shells / 240.0)})
+    path = fsc.cryo.save(tmp_path)
+    for source in (path, tmp_path):
+        again = curve(FSCPlot(source), "FSC")
+        assert np.allclose(again.dimension_values(0), shells / 240.0, atol=1e-6) and np.allclose(again.dimension_values(1), fsc, atol=1e-5)
+    assert crossing(again.dimension_values(1), again.dimension_values(0)) == pytest.approx(240 / 25, rel=1e-4)
+    text = path.read_text()
+    path.write_text(text.replace("_rlnFourierShellCorrelation", "_rlnAmplitude"))
+    with pytest.raises(FileFormatError, match=r"no columns rlnFourierShellCorrelation.*rlnAmplitude"):
+        FSCPlot(path)
+
+
+@pytest.mark.parametrize("name", ["mtf", "auto", "nomask"])
+def test_labels_of_crossings_lie_beside_the_curves(shared, name):
+    figure = FSCPlot(shared / "reference" / "postprocess" / f"{name}.star")
+    highest = figure.opts.get().kwargs["xlim"][1]
+    texts = [e for e in figure if isinstance(e, hv.Text)]
+    assert len(texts) >= 1
+    for t in texts:
+        x, level = t.data[0], float(t.data[2].split(":")[0])
+        for c in (e for e in figure if isinstance(e, hv.Curve)):
+            y = np.interp(np.linspace(x, x + 0.2 * highest, 50), c.dimension_values(0), c.dimension_values(1))
+            assert not ((y > level + 0.01) & (y < level + 0.09)).any(), (t.data[2], c.label)
+
+
+def test_options_that_a_figure_does_not_have_are_named(shared):
+    read = open_postprocess(shared / "reference" / "postprocess" / "auto.star")
+    with pytest.raises(SettingsError, match=r"no foo; it has width, height"):
+        read.plot(foo=1)
+    with pytest.raises(SettingsError, match="no foo; it has size"):
+        plots.mask(None, foo=1)

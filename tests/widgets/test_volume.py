@@ -242,7 +242,7 @@ def test_the_scale_is_that_of_the_coordinates():
     v = ctk.data.as_volume(ball(), 2.0)
     half = VolumeView(v[::2, ::2, ::2])
     assert half.voxel == 4.0 and half.extent == 80.0 and "20 × 20 × 20 voxels of 4 Å" in repr(half)
-    with pytest.raises(DataError, match="no cubes.*4 Å along x"):
+    with pytest.raises(DataError, match=r"no cubes.*4 Å along x"):
         VolumeView(v[:, :, ::2])
     # axes in another order are turned by their names
     assert VolumeView(v[3:].transpose("x", "y", "z")).data == VolumeView(v[3:]).data

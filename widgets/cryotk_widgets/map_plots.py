@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from cryotk.errors import DataError, DataWarning, FileFormatError, MissingFileError
+from cryotk.errors import DataError, SettingsError
 from cryotk.maps.curves import last_shell_above
+from cryotk_widgets.curves import Curves, crossing, curves_of, fitted_points, named_jobs
 from cryotk_widgets.plots import COLOURS, FREQUENCY, _hv
 
 __all__ = ["FSCPlot", "GuinierPlot", "crossing", "local_resolution", "mask", "postprocess"]
@@ -22,91 +23,9 @@ _NAMES = {"unmasked": "unmasked", "masked": "masked", "randomised": "phase-rando
 _SQUARE = "1 / d² (1/Å²)"
 
 
-@dataclass
-class _Curves:
-    """FSCs of one job over its shells."""
-
-    curves: dict[str, np.ndarray]
-    frequency: np.ndarray
-    notes: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def best(self) -> str:
-        return "corrected" if "corrected" in self.curves else next(iter(self.curves))
-
-
 def _ink() -> str:
     theme = _hv().renderer("bokeh").theme
     return "#ececf0" if isinstance(theme, str) and "dark" in theme else "#1b1b1f"
-
-
-def _of_table(fsc: Any, **notes: Any) -> _Curves:
-    frequency = np.asarray(fsc["frequency"].values, float)
-    if hasattr(fsc, "data_vars"):
-        known = {k: np.asarray(fsc[k].values, float) for k in _CURVES if k in fsc}
-        if "masked" not in known:
-            # without a mask the corrected curve is the unmasked one
-            known.pop("corrected", None)
-        return _Curves(known or {str(k): np.asarray(v.values, float) for k, v in fsc.data_vars.items()}, frequency, notes)
-    return _Curves({"FSC": np.asarray(fsc.values, float)}, frequency, notes)
-
-
-def _of_model(model: Any) -> _Curves:
-    fsc = np.asarray(model.gold_standard_fsc, float)
-    frequency = np.arange(fsc.shape[-1]) / (model.box_size * model.pixel_size)
-    if not fsc.any():
-        raise DataError(
-            "this refinement has no half-sets, so there is no FSC; data_vs_prior tells its resolution: plots.data_vs_prior"
-        )
-    if len(fsc) == 1:
-        return _Curves({"gold standard": fsc[0]}, frequency)
-    return _Curves({f"class {k + 1}": c for k, c in enumerate(fsc) if c.any()}, frequency)
-
-
-def _curves_of(source: Any) -> _Curves:
-    if isinstance(source, (str, Path)):
-        path = Path(source).expanduser()
-        if path.is_dir():
-            named = [path / "postprocess.star", *sorted(path.glob("*_model.star"))[-1:]]
-            found = [p for p in named if p.exists()]
-            if not found:
-                raise MissingFileError(f"{path} holds neither postprocess.star nor a model file of a refinement")
-            path = found[0]
-        return _curves_of(_read(path))
-    if hasattr(source, "iterate"):
-        source = source.current
-    if hasattr(source, "model"):
-        return _of_model(source.model)
-    if hasattr(source, "gold_standard_fsc"):
-        return _of_model(source)
-    if hasattr(source, "guinier"):
-        return _of_table(source.fsc, resolution=source.resolution)
-    if hasattr(source, "dims") and "shell" in source.dims:
-        return _of_table(source)
-    raise DataError(
-        f"an FSC is drawn of a post-process result, postprocess.star, _model.star, an Iteration, or what ctk.fsc gives, not of {type(source).__name__}"
-    )
-
-
-def _read(path: Path) -> Any:
-    import cryotk
-    from cryotk.io import read_star
-    from cryotk.maps import open_postprocess
-
-    if path.suffix != ".star":
-        raise FileFormatError(f"{path}: FSCs are read from postprocess.star or _model.star")
-    if "fsc" in read_star(path):
-        return open_postprocess(path)
-    with warnings.catch_warnings():
-        # maps that are not there are not needed
-        warnings.simplefilter("ignore", DataWarning)
-        return cryotk.open_iteration(path)
-
-
-def crossing(curve: np.ndarray, frequency: np.ndarray, level: float = 0.143) -> float:
-    """Resolution in Å of the last shell before a curve first falls below a level, as RELION counts; infinite when at once."""
-    shell = last_shell_above(np.asarray(curve, float), level)
-    return float(1 / frequency[shell]) if shell > 0 and frequency[shell] > 0 else float("inf")
 
 
 def _angstrom_axis(formula: str) -> Any:
@@ -131,6 +50,23 @@ def _angstrom_axis(formula: str) -> Any:
     return hook
 
 
+_Figure = TypeVar("_Figure", bound=Callable[..., Any])
+
+
+def _with_known_options(figure: _Figure) -> _Figure:
+    """Refuse options that a figure does not have: ``.plot()`` of a result hands on what it is given."""
+    known = list(inspect.signature(figure).parameters)[1:]
+
+    @functools.wraps(figure)
+    def checked(result: Any, *args: Any, **options: Any) -> Any:
+        wrong = next((k for k in options if k not in known), None)
+        if wrong is not None:
+            raise SettingsError(f"the figure has no {wrong}; it has {', '.join(known)}, and .opts() of what it returns")
+        return figure(result, *args, **options)
+
+    return cast(_Figure, checked)
+
+
 def _line(
     x: np.ndarray, y: np.ndarray, x_name: str, y_name: str, resolution: np.ndarray, colour: str, width: float, dash: str = "solid"
 ) -> Any:
@@ -140,6 +76,22 @@ def _line(
     data = {x_name: x, y_name: y, "resolution": [f"{d:.1f} Å" if np.isfinite(d) else "" for d in resolution]}
     hover = HoverTool(tooltips=[("resolution", "@resolution"), (y_name, "$y{0.000}")], mode="mouse")
     return hv.Curve(data, x_name, [y_name, "resolution"]).opts(color=colour, line_width=width, line_dash=dash, tools=[hover])
+
+
+# a label over a threshold's line, as shares of the axes' lengths
+_LABEL_WIDTH, _LABEL_HEIGHT = 0.24, 0.085
+
+
+def _free_place(c: Curves, level: float, highest: float) -> float:
+    """Where over a threshold's line a label covers no curve: at the left, where all are high still, or further on."""
+    best, least = 0.01, np.inf
+    for start in np.linspace(0.01, 0.99 - _LABEL_WIDTH, 75):
+        x = np.linspace(start, start + _LABEL_WIDTH, 60) * highest
+        curves = [np.interp(x, c.frequency, values) for values in c.curves.values()]
+        covered = sum(float(np.mean((y > level - 0.01) & (y < level + 0.02 + _LABEL_HEIGHT))) for y in curves)
+        if covered < least:
+            best, least = float(start), covered
+    return best * highest
 
 
 def FSCPlot(*results: Any, width: int = 640, height: int = 320, **named: Any) -> Any:
@@ -152,7 +104,8 @@ def FSCPlot(*results: Any, width: int = 640, height: int = 320, **named: Any) ->
     Parameters
     ----------
     *results : PostprocessResult, Iteration, RefinementModel, DataArray, Dataset or path
-        A path is RELION's ``postprocess.star`` or ``_model.star``, or a job folder with one. A dict names several.
+        A path is RELION's ``postprocess.star`` or ``_model.star``, the ``fsc.star`` of a saved curve, or a job folder with one;
+        it is named by its folder. A dict names several.
     width, height : int
         Pixels.
     **named
@@ -166,6 +119,8 @@ def FSCPlot(*results: Any, width: int = 640, height: int = 320, **named: Any) ->
     ------
     DataError
         For things that hold no FSC, such as a refinement without half-sets.
+    SettingsError
+        When two results are given one name.
 
     Examples
     --------
@@ -173,16 +128,10 @@ def FSCPlot(*results: Any, width: int = 640, height: int = 320, **named: Any) ->
     >>> FSCPlot(tight=first, wide=second)  # doctest: +SKIP
     """
     hv = _hv()
-    jobs: dict[str, Any] = {}
-    for i, r in enumerate(results):
-        if isinstance(r, Mapping) and not hasattr(r, "dims"):
-            jobs.update({str(k): v for k, v in r.items()})
-        else:
-            jobs[f"job {i + 1}"] = r
-    jobs.update(named)
+    jobs = named_jobs(results, named)
     if not jobs:
         raise DataError("FSCPlot needs a result: a post-process result, postprocess.star, or _model.star")
-    found = {name: _curves_of(source) for name, source in jobs.items()}
+    found = {name: curves_of(source) for name, source in jobs.items()}
     one = len(found) == 1
     parts, ink, highest = [], _ink(), 0.0
     marks = []
@@ -210,15 +159,9 @@ def FSCPlot(*results: Any, width: int = 640, height: int = 320, **named: Any) ->
                 marks.append((1 / d, level, d, ink if one else COLOURS[j % len(COLOURS)]))
     thresholds = [hv.HLine(level).opts(color="#888888", line_dash="dashed", line_width=1) for level in (0.143, 0.5)]
     words = []
-    for x, level, d, colour in marks if one else []:
-        right = x > 0.85 * highest
-        text = hv.Text(
-            x + (-0.01 if right else 0.01) * highest,
-            level + 0.03,
-            f"{level:g}: {d:.1f} Å",
-            halign="right" if right else "left",
-            fontsize=9,
-        )
+    for _, level, d, colour in marks if one else []:
+        at = _free_place(next(iter(found.values())), level, highest)
+        text = hv.Text(at, level + 0.015, f"{level:g}: {d:.1f} Å", halign="left", fontsize=9)
         words.append(text.opts(text_color=colour, text_baseline="bottom"))
     dots = [hv.Points([(x, level)]).opts(color=colour, size=6) for x, level, _, colour in marks]
     return hv.Overlay([*thresholds, *parts, *dots, *words]).opts(
@@ -227,6 +170,7 @@ def FSCPlot(*results: Any, width: int = 640, height: int = 320, **named: Any) ->
     )  # fmt: skip
 
 
+@_with_known_options
 def GuinierPlot(result: Any, width: int = 640, height: int = 320) -> Any:
     """Logarithm of the mean amplitude over 1/d^2: as it was, corrected for the detector, weighted by the FSC, sharpened, and the fitted line.
 
@@ -240,7 +184,8 @@ def GuinierPlot(result: Any, width: int = 640, height: int = 320) -> Any:
     Returns
     -------
     holoviews.Overlay
-        The fitted B-factor is printed.
+        The B-factor is printed, and the range of resolutions of the points that it was fitted to, where the result says it. The
+        dashed line spans these points; of RELION's files, which do not say, all points weighted by the FSC.
 
     Raises
     ------
@@ -278,15 +223,14 @@ def GuinierPlot(result: Any, width: int = 640, height: int = 320) -> Any:
     title = f"B = {result.b_factor:.1f} Å²"
     slope, intercept = table.attrs.get("slope"), table.attrs.get("intercept")
     if slope is not None and intercept is not None:
-        lowest = float(result.settings.get("b_factor_lowres") or 10.0)
-        highest = float(result.settings.get("b_factor_highres") or result.resolution)
-        ends = np.array(sorted((1 / lowest**2, 1 / highest**2)))
-        parts.append(
-            _line(ends, intercept + slope * ends, _SQUARE, "ln(amplitude)", 1 / np.sqrt(ends), "#cc79a7", 2.4, "dashed").relabel(
-                "fit"
-            )
-        )
-        title = f"B = {result.b_factor:.1f} Å², fitted from {lowest:.1f} to {highest:.1f} Å"
+        points = fitted_points(table)
+        ends = np.array([points.min(), points.max()]) if points.size else np.array([0.0, x.max()])
+        with np.errstate(divide="ignore"):
+            line = _line(ends, intercept + slope * ends, _SQUARE, "ln(amplitude)", 1 / np.sqrt(ends), "#cc79a7", 2.4, "dashed")
+        parts.append(line.relabel("fit"))
+        worst, best = table.attrs.get("fit_from"), table.attrs.get("fit_to")
+        # files do not say which points were used
+        title += ", fitted" + (f" from {float(worst):.1f} to {float(best):.1f} Å" if worst and best else "")
         if table.attrs.get("correlation") is not None:
             title += f", r² = {table.attrs['correlation']:.2f}"
     low, high = min(lows), max(highs)
@@ -297,6 +241,7 @@ def GuinierPlot(result: Any, width: int = 640, height: int = 320) -> Any:
     )  # fmt: skip
 
 
+@_with_known_options
 def postprocess(result: Any, width: int = 520, height: int = 300) -> Any:
     """FSC curves and Guinier plot of a post-process result beside each other."""
     hv = _hv()
@@ -309,6 +254,7 @@ def postprocess(result: Any, width: int = 520, height: int = 300) -> Any:
     return hv.Layout(panels).opts(shared_axes=False)
 
 
+@_with_known_options
 def mask(result: Any, size: int = 260) -> Any:
     """Central planes of a map with its mask: full line where it is one, dashed where it ends.
 
@@ -344,6 +290,7 @@ def mask(result: Any, size: int = 260) -> Any:
     return hv.Layout(panels).opts(shared_axes=False)
 
 
+@_with_known_options
 def local_resolution(result: Any, width: int = 380, height: int = 280) -> Any:
     """Histogram of local resolutions inside the mask, and the central plane of the resolution map.
 
@@ -357,7 +304,7 @@ def local_resolution(result: Any, width: int = 380, height: int = 280) -> Any:
     -------
     holoviews.Layout
     """
-    from cryotk_widgets.volume_pictures import resolution_colours
+    from cryotk_widgets.volume_pictures import colour_limits, resolution_colours
 
     hv = _hv()
     palette = [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in resolution_colours()]
@@ -365,11 +312,11 @@ def local_resolution(result: Any, width: int = 380, height: int = 280) -> Any:
     values = np.asarray(getattr(volume.data, "get", lambda: volume.data)(), float)
     a = float(volume.attrs.get("pixel_size", result.pixel_size))
     known = values > 0
-    low, high = (float(v) for v in np.quantile(values[known], (0.02, 0.98))) if known.any() else (0.0, 1.0)
+    low, high = colour_limits(values[known])
     panels = []
     h = result.histogram
     if h is not None and h.sizes["bin"]:
-        low, high = float(h.attrs["p05"]), max(float(h.attrs["p95"]), float(h.attrs["p05"]) + 0.1)
+        low, high = colour_limits(np.repeat(h["resolution"].values, h["count"].values.astype(int)))
         centres, counts = h["resolution"].values, h["count"].values
         edge = np.diff(centres).mean() / 2 if len(centres) > 1 else 0.5
         edges = np.append(centres - edge, centres[-1] + edge)

@@ -12,6 +12,7 @@ from magicgui.widgets import CheckBox, FileEdit, FloatSlider, FloatSpinBox, Push
 from qtpy.QtWidgets import QTabWidget
 
 from cryotk.execution import Steps
+from cryotk_widgets.curves import fitted_points
 from cryotk_widgets.napari.curves import Curve, CurvePlot
 from cryotk_widgets.napari.dock import HalfMapsDock, file_or_none
 from cryotk_widgets.napari.layers import volume_layer, volume_of
@@ -42,19 +43,6 @@ def guinier_curves(guinier: Any, sharpened: np.ndarray | None = None) -> list[Cu
         x = fitted_points(guinier)
         out.append(Curve("fit", x, fit["slope"] * x + fit["intercept"], "orange", is_dashed=True))
     return out
-
-
-def fitted_points(guinier: Any) -> np.ndarray:
-    """1/Å^2 of the points that a line was fitted to; of files that do not say which, all that are weighted by the FSC."""
-    x = np.asarray(guinier["inverse_resolution_squared"].values, float)
-    used = x > 0
-    if "weighted" in guinier:
-        y = np.asarray(guinier["weighted"].values, float)
-        used &= np.isfinite(y) & (y > -90)
-    worst, best = guinier.attrs.get("fit_from"), guinier.attrs.get("fit_to")
-    if worst and best:
-        return np.array([1 / float(worst) ** 2, 1 / float(best) ** 2])
-    return x[used]
 
 
 def sharpened_anew(result: Any, b_factor: float, lowpass: float | None) -> Any:
