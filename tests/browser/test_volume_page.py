@@ -349,3 +349,74 @@ def test_a_view_taken_away_leaves_nothing(show):
     pg.evaluate("leave()")
     pg.evaluate("model.update({ threshold: 0.1 })")
     rest(pg)
+
+
+def graded(low=5.0, high=9.0):
+    """Bumps and a resolution that differs between its halves."""
+    v = bumps()
+    return v, np.where(v.values > 0.02, low + (high - low) * (np.arange(48) >= 28), 0).astype(np.float32)
+
+
+def saved(pg, path):
+    from PIL import Image
+
+    with pg.expect_download() as download:
+        pg.get_by_role("button", name="Save picture").click()
+    download.value.save_as(path)
+    return np.asarray(Image.open(path).convert("RGB")).astype(int)
+
+
+def colourful(image):
+    return np.ptp(image[..., :3], axis=-1) > 60
+
+
+def test_the_legend_parts_values_that_lie_close(show):
+    v, local = graded(7.1, 7.24)
+    pg = show(VolumeView(v, threshold=0.3, colour_by=local, colour_range=(7.1, 7.24)))
+    assert pg.locator(".ck-legend-text span").all_inner_texts() == ["7.10", "7.13", "7.17", "7.21", "7.24"]
+    pg.evaluate("model.update({ colour_range: [7, 9] })")
+    assert pg.locator(".ck-legend-text span").all_inner_texts() == ["7.0", "7.5", "8.0", "8.5", "9.0"]
+
+
+def test_the_saved_picture_holds_what_is_seen(show, tmp_path, figures):
+    v, local = graded()
+    pg = show(VolumeView(v, threshold=0.3, colour_by=local, colour_range=(5.0, 9.0)))
+    surface = picture(pg)
+    image = saved(pg, figures / "saved_volume.png")
+    # surface, slices below each other, legend
+    assert image.shape[0] == surface.shape[0] and image.shape[1] > 1.5 * surface.shape[1]
+    legend = image[:, -110:]
+    assert colourful(legend).any(1).sum() > 120 and (legend.max(-1) < 90).sum() > 100
+    middle = image[:, surface.shape[1] + 8 : surface.shape[1] + 8 + surface.shape[0] // 3 - 10]
+    assert (middle.max(-1) == 0).mean() > 0.02
+    bare = show(VolumeView(v, threshold=0.3, layout_mode="surface"))
+    assert saved(bare, tmp_path / "bare.png").shape[:2] == picture(bare).shape[:2]
+
+
+def test_slices_are_saved_with_their_legend_and_offer_nothing_for_a_surface(show, figures):
+    v, local = graded()
+    pg = show(SliceView(v, colour_by=local, colour_range=(5.0, 9.0)))
+    legend = pg.locator(".ck-legend")
+    assert legend.is_visible() and legend.inner_text().split()[-5:] == ["5.0", "6.0", "7.0", "8.0", "9.0"]
+    for name in ("Look along x", "Reset the view", "Clipping plane"):
+        assert not pg.get_by_label(name).is_visible()
+    box, plane = legend.bounding_box(), pg.get_by_label("Slice yz").bounding_box()
+    assert box["x"] >= plane["x"] + plane["width"]
+    image = saved(pg, figures / "saved_slices.png")
+    planes = [picture(pg, ".ck-slices canvas", i) for i in range(3)]
+    assert np.array_equal(image[: planes[0].shape[0], : planes[0].shape[1]], planes[0][..., :3])
+    assert image.shape[1] > sum(p.shape[1] for p in planes) + 50 and colourful(image[:, -110:]).any(1).sum() > 100
+    # a view of the surface offers them again
+    pg.evaluate("model.update({ layout_mode: 'both' })")
+    assert pg.get_by_label("Look along x").is_visible() and legend.is_visible()
+
+
+def test_maps_stand_under_their_names_and_files(show):
+    a, b = bumps(), bumps()
+    a.attrs["source"], b.attrs["history"] = "Refine3D/job020/run_half1_class001_unfil.mrc", "locally filtered"
+    pg = show(VolumeView(a, b, threshold=0.3, names=["before"]))
+    assert pg.locator(".ck-name").all_inner_texts() == ["before", "locally filtered"]
+    assert pg.locator(".ck-source").all_inner_texts() == ["run_half1_class001_unfil.mrc", "bumps.mrc"]
+    assert pg.locator(".ck-name").first.get_attribute("title") == "before\nrun_half1_class001_unfil.mrc"
+    tops = [pg.locator("canvas.ck-surface").nth(i).bounding_box()["y"] for i in range(2)]
+    assert tops[0] == tops[1]
