@@ -365,3 +365,53 @@ def test_iterations_are_stepped_through(viewer, finish, halves):
     finish(dock)
     assert dock._shown is its[0] and "iteration 1" in dock.work.status.text()
     viewer.close()
+
+
+def test_the_threshold_is_shown_with_the_decimals_it_needs(viewer, halves, finish):
+    from qtpy.QtWidgets import QDoubleSpinBox
+
+    faint = halves[0].copy(data=halves[0].values * 1e-2)
+    faint.cryo.to_napari(viewer, name="map")
+    _, dock = viewer.window.add_plugin_dock_widget("cryotk", "Mask creation")
+    dock.load()
+    finish(dock)
+    level, _ = ctk.maps.suggest_threshold(faint, lowpass=15)
+    shown = float(dock.threshold.native.findChild(QDoubleSpinBox).text().replace(",", "."))
+    assert shown == pytest.approx(level, rel=0.01) and dock.threshold.value == pytest.approx(level, rel=0.002)
+    assert f"{level:.4g}" in dock.reason.value
+    viewer.window.resize(1000, 700) if hasattr(viewer.window, "resize") else None
+    # its lines are not cut
+    label = dock.reason.native
+    assert label.height() >= label.heightForWidth(label.width())
+
+
+def test_docks_scroll_where_the_window_is_low(viewer):
+    docks = [viewer.window.add_plugin_dock_widget("cryotk", name)[1] for name in (*DOCKS, "Class viewer")]
+    assert sum(d.native.minimumSizeHint().height() for d in docks) <= 4 * 160
+    for dock in docks:
+        form = dock.native.widget()
+        assert form.minimumSizeHint().height() > 160 and dock.native.widgetResizable()
+        assert dock.native.minimumSizeHint().width() > form.minimumSizeHint().width()
+        # every field is in it, and so is the line below
+        assert dock.work.parent() is form and dock.native.isAncestorOf(dock.work)
+
+
+def test_numbers_and_name_of_an_axis_do_not_meet(screen, qtbot):
+    from cryotk_widgets.napari.curves import Curve, CurvePlot
+    from qtpy.QtGui import QFontMetrics
+
+    plot = CurvePlot("local resolution (Å)", "voxels")
+    qtbot.addWidget(plot)
+    plot.resize(320, 240)
+    plot.show_curves([Curve("inside", np.arange(9.0), 1e6 * np.arange(9.0) + 5e6, is_bars=True)])
+    plot.grab()
+    font = plot.font()
+    font.setPointSizeF(8.5)
+    widths = [QFontMetrics(font).horizontalAdvance(t) for t in ("voxels", "1.2e+07")]
+    assert plot._left >= widths[1] + QFontMetrics(font).height()
+    # nothing but the name is drawn in its own column
+    image = plot.grab().toImage().convertToFormat(plot.grab().toImage().Format.Format_Grayscale8)
+    line = QFontMetrics(font).height()
+    ground = image.pixelColor(line + 3, 2).value()
+    gap = [image.pixelColor(line + 3, y).value() for y in range(image.height())]
+    assert all(v == ground for v in gap)

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 from cryotk_widgets import MaskDesigner, SliceView, VolumeView
 from cryotk_widgets.volume import symmetry_axes
-from cryotk_widgets.volume_pictures import cropped, on_grid, resolution_colours, suggested_threshold, surface_image
+from cryotk_widgets.volume_pictures import cropped, legend_texts, on_grid, resolution_colours, suggested_threshold, surface_image
 
 import cryotk as ctk
 from cryotk.errors import DataError, SettingsError
@@ -281,3 +281,20 @@ def test_colours_that_hardly_differ_do_not_span_blue_to_red():
     assert VolumeView(volume(), colour_by=local, colour_range=(7.1, 7.24)).colour_range == [7.1, 7.24]
     wide = np.where(local > 7.2, 12.0, 7.0)
     assert VolumeView(volume(), colour_by=wide).colour_range == [7.0, 12.0]
+
+
+def test_pictures_without_a_browser_hold_colours_mask_and_legend():
+    local = np.where(ball() > 0.1, 7.1 + 0.14 * (np.arange(40) >= 20), 0).astype(np.float32)
+    options = {"colour_by": local, "colour_range": (7.1, 7.24)}
+    plain, coloured = (np.asarray(VolumeView(volume(), **o).to_image(200).convert("RGB")).astype(int) for o in ({}, options))
+    extra = coloured[:, plain.shape[1] :]
+    # the bar from blue to red, with numbers in ink
+    bar = extra[24:180, 10:18].mean(1)
+    assert bar[0, 2] > bar[0, 0] + 80 and bar[-12, 0] > bar[-12, 2] + 80 and (extra[:, 26:].max(-1) < 100).sum() > 30
+    assert legend_texts((7.1, 7.24)) == ["7.10", "7.13", "7.17", "7.21", "7.24"] and legend_texts((5, 9)) == ["5.0", "6.0", "7.0", "8.0", "9.0"]
+    planes, tinted = (np.asarray(SliceView(volume(), **o).to_image(100).convert("RGB")).astype(int) for o in ({}, options))
+    assert tinted.shape[1] > planes.shape[1] + 40 and (np.ptp(planes, axis=-1) == 0).all()
+    # left of x = 0 blue, right of it red, outside grey
+    assert tinted[50, 40, 2] > tinted[50, 40, 0] + 50 and tinted[50, 60, 0] > tinted[50, 60, 2] + 50 and np.ptp(tinted[5, 5]) == 0
+    masked = np.asarray(SliceView(volume(), mask=ball(radius=16)).to_image(100).convert("RGB")).astype(int)
+    assert masked[50, 12, 2] > masked[50, 12, 0] + 30 and np.ptp(masked[3, 3]) == 0

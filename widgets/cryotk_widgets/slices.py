@@ -27,13 +27,11 @@ class SliceView(VolumeView):
         return super().__repr__().replace("VolumeView", "SliceView")
 
     def to_image(self, edge: int = 240) -> Any:
-        """Return the planes side by side as a PIL image."""
+        """Return the planes side by side as a PIL image, with colours and mask over them and a legend of the colours."""
+        import numpy as np
         from PIL import Image
 
-        from cryotk_widgets.pictures import to_bytes
-
-        planes = [Image.fromarray(to_bytes(p, *self.limits)) for p in self.slices()]
-        sheet = Image.new("L", (len(planes) * (edge + 4) - 4, edge), 255)
-        for i, plane in enumerate(planes):
-            sheet.paste(plane.resize((edge, edge), Image.Resampling.BICUBIC), (i * (edge + 4), 0))
-        return sheet
+        dark = self.theme == "dark"
+        gap = np.full((edge, 4, 3), (22, 22, 26) if dark else (255, 255, 255), np.uint8)
+        parts = [*self._planes(edge), *self._legend(edge)]
+        return Image.fromarray(np.concatenate([p for part in parts for p in (part, gap)][:-1], axis=1))

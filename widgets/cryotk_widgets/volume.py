@@ -10,7 +10,7 @@ import traitlets
 
 from cryotk.errors import DataError, SettingsError
 from cryotk_widgets.given_maps import GivenMap, as_map, called
-from cryotk_widgets.pictures import png_of, to_bytes
+from cryotk_widgets.pictures import png_of
 from cryotk_widgets.view_base import View, page_text
 from cryotk_widgets.volume_pictures import (
     COOL,
@@ -18,8 +18,10 @@ from cryotk_widgets.volume_pictures import (
     colour_limits,
     cropped,
     fitting_zoom,
+    legend_image,
     on_grid,
     page_map,
+    plane_image,
     resolution_colours,
     suggested_threshold,
     surface_image,
@@ -139,6 +141,7 @@ class VolumeView(View):
         self._max_size = max_size
         self._maps: list[GivenMap] = []
         self._tint: Any = None
+        self._mask: Any = None
         super().__init__(palette=resolution_colours().tobytes())
         self.set_volume(
             volume, second, colour_by=colour_by, colour_range=colour_range, colour_label=colour_label, names=names,
@@ -213,11 +216,12 @@ class VolumeView(View):
     def set_mask(self, mask: Any) -> None:
         """Show a mask over the slices; None takes it away."""
         if mask is None:
-            self.mask_data = b""
+            self.mask_data, self._mask = b"", None
             return
         array, first = as_map(mask, kind="mask").array, self._maps[0].array
         if array.shape != first.shape:
             raise DataError(f"the map has {first.shape} voxels and the mask {array.shape}; they must have one grid")
+        self._mask = array
         self.mask_data = to_byte_map(on_grid(array, tuple(self.shape)), (0.0, 1.0))[0].tobytes()
 
     def _tint_bytes(self, tint: np.ndarray, shape: tuple[int, ...]) -> bytes:
@@ -269,16 +273,36 @@ class VolumeView(View):
         if len(parts) == 1 and self.layout_mode != "surface":
             third = (edge - 8) // 3
             column = np.full((edge, third, 3), background, np.uint8)
-            for k, plane in enumerate(self.slices()):
-                grey = Image.fromarray(to_bytes(plane, *self.limits)).resize((third, third), Image.Resampling.BICUBIC)
-                column[k * (third + 4) : k * (third + 4) + third] = np.asarray(grey)[..., None]
+            for k, plane in enumerate(self._planes(third)):
+                column[k * (third + 4) : k * (third + 4) + third] = plane
             parts.append(column)
+        parts += self._legend(edge)
         gap = np.full((edge, 8, 3), background, np.uint8)
         return Image.fromarray(np.concatenate([p for part in parts for p in (part, gap)][:-1], axis=1))
 
+    def _planes(self, edge: int) -> list[np.ndarray]:
+        """The slices as pictures, with colours and mask."""
+        tint = self._tint if self.coloured and self.colour_data else None
+        nothing = [None] * 3
+        tints, masks = (nothing if v is None else self._cuts(v) for v in (tint, self._mask))
+        return [
+            plane_image(p, self.limits, edge, tint=t, tint_range=self.colour_range, level=self.threshold, mask=m)
+            for p, t, m in zip(self.slices(), tints, masks, strict=True)
+        ]
+
+    def _legend(self, height: int) -> list[np.ndarray]:
+        """The legend as a picture, where there are colours."""
+        if not (self.coloured and self.colour_data):
+            return []
+        paper, ink = ((22, 22, 26), (236, 236, 240)) if self.theme == "dark" else ((255, 255, 255), (27, 27, 31))
+        return [legend_image(self.colour_range, self.colour_label, height, paper, ink)]
+
     def slices(self) -> list[np.ndarray]:
         """Planes xy, xz, yz through the cursor, z or y upwards (the last row of the map on top)."""
-        array, a = self._maps[0].array, self._maps[0].pixel_size
+        return self._cuts(self._maps[0].array)
+
+    def _cuts(self, array: np.ndarray) -> list[np.ndarray]:
+        a = self._maps[0].pixel_size
         x, y, z = (int(np.clip(round(c / a) + n // 2, 0, n - 1)) for c, n in zip(self.cursor, array.shape[::-1], strict=True))
         return [array[z, ::-1], array[::-1, y], array[::-1, :, x]]
 

@@ -17,8 +17,11 @@ __all__ = [
     "colour_limits",
     "cropped",
     "fitting_zoom",
+    "legend_image",
+    "legend_texts",
     "on_grid",
     "page_map",
+    "plane_image",
     "resolution_colours",
     "suggested_threshold",
     "surface_image",
@@ -152,6 +155,53 @@ def resolution_colours() -> np.ndarray:
     )
     rgb = np.clip(rgb, 0, 1)
     return np.rint(255 * np.where(rgb <= 0.0031308, 12.92 * rgb, 1.055 * rgb ** (1 / 2.4) - 0.055)).astype(np.uint8)
+
+
+def plane_image(
+    plane: np.ndarray, limits: Any, edge: int, *, tint: np.ndarray | None = None, tint_range: Any = (0.0, 1.0), level: float = 0.0,
+    mask: np.ndarray | None = None,
+) -> np.ndarray:  # fmt: skip
+    """(edge, edge, 3) uint8: a plane in grey, coloured by values where it is above a level, a mask in blue over it, as in the page."""
+    from PIL import Image
+
+    low, high = limits
+    grey = np.clip(255.0 * (plane - low) / (high - low), 0, 255)
+    out = np.repeat(grey[..., None], 3, -1)
+    if tint is not None:
+        share = np.nan_to_num((tint - tint_range[0]) / max(tint_range[1] - tint_range[0], 1e-9))
+        colours = resolution_colours()[np.clip(255 * share, 0, 255).astype(int)] * (0.35 + 0.65 * grey[..., None] / 255)
+        out = np.where((np.isfinite(tint) & (plane >= 0.75 * level))[..., None], colours, out)
+    if mask is not None:
+        covered = 0.45 * np.clip(mask, 0, 1)[..., None] * np.array([0.6, 1.0, 1.0])
+        out = out * (1 - covered) + covered * np.array([86.0, 180.0, 233.0])
+    return np.asarray(Image.fromarray(out.astype(np.uint8)).resize((edge, edge), Image.Resampling.BICUBIC))
+
+
+def legend_texts(limits: Any) -> list[str]:
+    """Five values from first to last, with as many figures as part them."""
+    low, high = (float(v) for v in limits)
+    step = abs(high - low) / 4
+    digits = max(0 if max(abs(low), abs(high)) >= 100 else 1, int(np.ceil(-np.log10(step) - 1e-9)) if step > 0 else 1)
+    return [f"{low + q * (high - low):.{min(digits, 6)}f}" for q in (0, 0.25, 0.5, 0.75, 1)]
+
+
+def legend_image(limits: Any, label: str, height: int, background: Any, ink: Any) -> np.ndarray:
+    """(height, width, 3) uint8: the colours from top to bottom with their values beside them."""
+    from PIL import Image, ImageDraw
+
+    from cryotk_widgets.pictures import font_of_size
+
+    font, texts = font_of_size(11), legend_texts(limits)
+    length = min(height - 34, 160)
+    width = int(max(font.getlength(label), 18 + max(font.getlength(t) for t in texts))) + 8
+    picture = Image.new("RGB", (width, height), tuple(background))
+    draw = ImageDraw.Draw(picture)
+    draw.text((0, 2), label, fill=tuple(ink), font=font)
+    colours = resolution_colours()[np.linspace(0, 255, length).astype(int)]
+    picture.paste(Image.fromarray(np.repeat(colours[:, None], 12, 1)), (0, 24))
+    for i, text in enumerate(texts):
+        draw.text((18, 24 + i * (length - 1) / 4), text, fill=tuple(ink), font=font, anchor="lm")
+    return np.asarray(picture)
 
 
 def _turn(q: Any) -> np.ndarray:

@@ -57,10 +57,10 @@ class ClassDock(Dock):
         self.tiles.setSpacing(4)
         self.tiles.setMinimumHeight(260)
         self.tiles.setStyleSheet("QListWidget::item:selected { background: #e69f00; color: black; }")
-        self.native.layout().addWidget(self.tiles, 1)
+        self.body.addWidget(self.tiles, 1)
         for widget in (self.show_button, self.save_to, self.save_button):
             self.append(widget)
-        self.native.layout().addWidget(self.work)
+        self.body.addWidget(self.work)
         self.path.changed.connect(self.load)
         self.whole_job.changed.connect(self.load)
         self.iteration.changed.connect(self._open)

@@ -56,6 +56,7 @@ class CurvePlot(QWidget):
         self.level: float | None = None
         self.mark: tuple[float, str] | None = None
         self._y_range: tuple[float, float] | None = None
+        self._left = 46
         self.setMinimumSize(260, 190)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
 
@@ -100,10 +101,14 @@ class CurvePlot(QWidget):
         font.setPointSizeF(8.5)
         painter.setFont(font)
         line = painter.fontMetrics().height()
-        frame = QRectF(
-            46, 8 + line * self._legend_rows(), self.width() - 58, self.height() - 2 * line - 16 - line * self._legend_rows()
-        )
         x0, x1, y0, y1 = self.ranges()
+        # room for the numbers, and beside them for the axis' name
+        widest = max((painter.fontMetrics().horizontalAdvance(f"{v:g}") for v in ticks(y0, y1, 6)), default=0)
+        self._left = widest + 10 + (line + 4 if self.y_title else 0)
+        frame = QRectF(
+            self._left, 8 + line * self._legend_rows(), self.width() - self._left - 12,
+            self.height() - 2 * line - 16 - line * self._legend_rows(),
+        )  # fmt: skip
 
         def at(x: float, y: float) -> QPointF:
             return QPointF(
@@ -138,7 +143,7 @@ class CurvePlot(QWidget):
 
     def _legend(self, painter: QPainter, ink: QColor, line: int) -> None:
         for i, curve in enumerate(self._named()):
-            x, y = 46 + (i % 2) * (self.width() - 58) / 2, 4 + line * (i // 2)
+            x, y = self._left + (i % 2) * (self.width() - self._left - 12) / 2, 4 + line * (i // 2)
             pen = QPen(QColor(COLOURS[curve.colour]), 2, Qt.PenStyle.DashLine if curve.is_dashed else Qt.PenStyle.SolidLine)
             painter.setPen(pen)
             painter.drawLine(QPointF(x, y + line / 2), QPointF(x + 16, y + line / 2))
@@ -168,9 +173,9 @@ class CurvePlot(QWidget):
         painter.drawText(title, Qt.AlignmentFlag.AlignHCenter, self.x_title)
         if self.y_title:
             painter.save()
-            painter.translate(9, frame.center().y())
+            painter.translate(2, frame.center().y())
             painter.rotate(-90)
-            painter.drawText(QRectF(-frame.height() / 2, -7, frame.height(), line), Qt.AlignmentFlag.AlignHCenter, self.y_title)
+            painter.drawText(QRectF(-frame.height() / 2, 0, frame.height(), line), Qt.AlignmentFlag.AlignHCenter, self.y_title)
             painter.restore()
 
     @staticmethod

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from magicgui.widgets import ComboBox, Container, FileEdit, FloatSpinBox
 from napari.layers import Image
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import QSize, Qt, QTimer
+from qtpy.QtWidgets import QScrollArea
 
 from cryotk_widgets.napari.layers import LayerData, doubt_about
 from cryotk_widgets.napari.work import Work
@@ -17,8 +18,30 @@ from cryotk_widgets.napari.work import Work
 __all__ = ["Dock", "HalfMapsDock", "file_or_none", "later"]
 
 
+class _Scroll(QScrollArea):
+    """A form that is scrolled where the window is too low for it, and never narrower than its fields."""
+
+    def minimumSizeHint(self) -> QSize:
+        """Qt's: the form's width, some lines high."""
+        inner, bar = self.widget(), self.verticalScrollBar()
+        width = 0 if inner is None else inner.minimumSizeHint().width()
+        return QSize(width + (0 if bar is None else bar.sizeHint().width()), 160)
+
+    def sizeHint(self) -> QSize:
+        """Qt's: the whole form."""
+        inner = self.widget()
+        return self.minimumSizeHint() if inner is None else inner.sizeHint().expandedTo(self.minimumSizeHint())
+
+
 class Dock(Container):
     """A form of magicgui with a status line and a cancel button below.
+
+    Attributes
+    ----------
+    body : QLayout
+        Of the form, for what is no widget of magicgui.
+    work : Work
+
 
     Parameters
     ----------
@@ -31,9 +54,22 @@ class Dock(Container):
         self.viewer = viewer
         super().__init__(widgets=widgets, labels=True)
         self.work = Work()
-        self.native.layout().addWidget(self.work)
+        form = super().native
+        self.body = form.layout()
+        self.body.addWidget(self.work)
+        scroll = _Scroll()
+        scroll.setWidgetResizable(True)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setFrameShape(QScrollArea.Shape.NoFrame)
+        scroll.setWidget(form)
+        self._scroll = scroll
         for signal in (viewer.layers.events.inserted, viewer.layers.events.removed):
             signal.connect(self._on_layers)
+
+    @property
+    def native(self) -> Any:
+        """What napari puts into its window: the form, which scrolls."""
+        return getattr(self, "_scroll", None) or super().native
 
     def _on_layers(self, event: Any = None) -> None:
         try:
@@ -52,9 +88,11 @@ class Dock(Container):
         ]  # fmt: skip
 
     @staticmethod
-    def pixel_size_choice(label: str = "pixel size (Å)", tooltip: str = "calibrated, for all maps here; 0: what the files say") -> Any:
-        """A field for a pixel size, 0 when nothing is to be changed."""
-        return FloatSpinBox(label=label, min=0, max=100, step=0.0001, value=0, tooltip=tooltip)
+    def pixel_size_choice(label: str = "pixel size (Å)", none: str = "as in the files", tooltip: str = "calibrated, of all maps here") -> Any:
+        """A field for a pixel size; 0, when nothing is to be changed, is said in words."""
+        field = FloatSpinBox(label=label, min=0, max=100, step=0.0001, value=0, tooltip=f"{tooltip}; 0: {none}")
+        field.native.setSpecialValueText(none)
+        return field
 
     def calibrate(self, pixel_size: float, *layers: Any) -> None:
         """Give layers another pixel size in Å, their centres kept; 0 leaves them as they are."""

@@ -82,14 +82,14 @@ class LocalResolutionDock(HalfMapsDock):
         )
         self.pixel_size = self.pixel_size_choice()
         self.mtf = FileEdit(label="MTF", mode=FileDialogMode.EXISTING_FILE, filter="*.star", nullable=True, value=None)
-        self.mtf_pixel_size = self.pixel_size_choice("MTF pixel size (Å)", "of the detector's pixels; 0: that of the maps")
+        self.mtf_pixel_size = self.pixel_size_choice("MTF pixel size (Å)", "that of the maps", "of the detector's pixels")
         self.run_button = PushButton(text="Local resolution")
         super().__init__(napari_viewer, [
             self.half1, self.half2, self.mask, self.inside, self.pixel_size, self.sampling, self.worst, self.b_factor, self.mtf,
             self.mtf_pixel_size, self.run_button,
         ])  # fmt: skip
         self.plot = CurvePlot("local resolution (Å)", "voxels")
-        self.native.layout().addWidget(self.plot, 1)
+        self.body.addWidget(self.plot, 1)
         self.run_button.changed.connect(self.run)
         self.reset_choices()
         self._choose_halves()

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from magicgui.widgets import CheckBox, FloatSlider, FloatSpinBox, Label, PushButton
+from qtpy.QtWidgets import QDoubleSpinBox, QSizePolicy
 
 from cryotk.execution import Steps
 from cryotk_widgets.napari.dock import Dock, later
@@ -15,6 +16,13 @@ __all__ = ["MaskDock"]
 
 _PREVIEW = 96
 PREVIEW_NAME = "mask (preview)"
+
+
+def show_decimals(slider: FloatSlider, span: float) -> None:
+    """Show as many decimals beside a slider as part its steps over a span."""
+    number = slider.native.findChild(QDoubleSpinBox)
+    if number is not None and span > 0:
+        number.setDecimals(int(np.clip(3 - np.floor(np.log10(span)), 2, 9)))
 
 
 class MaskDock(Dock):
@@ -52,7 +60,11 @@ class MaskDock(Dock):
             self.largest_only, self.fill_holes, self.make_button,
         ])  # fmt: skip
         self.reason.native.setWordWrap(True)
-        self.native.layout().addStretch(1)
+        # as high as its lines are, at whatever width
+        policy = QSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+        policy.setHeightForWidth(True)
+        self.reason.native.setSizePolicy(policy)
+        self.body.addStretch(1)
         self._refresh, self._reload = later(30, self.show_preview, self.work), later(300, self.load, self.work)
         for widget in (self.threshold, self.extension, self.edge, self.largest_only, self.fill_holes):
             widget.changed.connect(lambda *_: self._refresh.start())
@@ -94,6 +106,7 @@ class MaskDock(Dock):
             self._voxel = a * self._ratio
             self.threshold.enabled = False  # its changes are ours for a moment
             low_end, top = float(np.quantile(small, 0.2)), float(small.max())
+            show_decimals(self.threshold, max(top, level) - min(low_end, level))
             self.threshold.max = max(top, level)
             self.threshold.min = min(low_end, level)
             self.threshold.step = (self.threshold.max - self.threshold.min) / 500

@@ -82,7 +82,7 @@ class PostprocessDock(HalfMapsDock):
         self.lowpass = FloatSpinBox(label="low-pass (Å)", min=0, max=100, step=0.5, value=0, tooltip="0: none")
         self.pixel_size = self.pixel_size_choice()
         self.mtf = FileEdit(label="MTF", mode=FileDialogMode.EXISTING_FILE, filter="*.star", nullable=True, value=None)
-        self.mtf_pixel_size = self.pixel_size_choice("MTF pixel size (Å)", "of the detector's pixels; 0: that of the maps")
+        self.mtf_pixel_size = self.pixel_size_choice("MTF pixel size (Å)", "that of the maps", "of the detector's pixels")
         self.run_button, self.again_button = (
             PushButton(text="Post-process"),
             PushButton(text="Sharpen with this B-factor", enabled=False),
@@ -98,7 +98,7 @@ class PostprocessDock(HalfMapsDock):
         self.tabs = QTabWidget()
         self.tabs.addTab(self.fsc_plot, "FSC")
         self.tabs.addTab(self.guinier_plot, "Guinier")
-        self.native.layout().addWidget(self.tabs, 1)
+        self.body.addWidget(self.tabs, 1)
         self.auto_b_factor.changed.connect(lambda on: setattr(self.b_factor, "enabled", not on or self.result is not None))
         self.run_button.changed.connect(self.run)
         self.b_factor.changed.connect(self._preview)
