@@ -320,6 +320,6 @@ def test_layers_are_called_what_they_are(blob):
 
 
 def test_particles_whose_images_are_elsewhere_are_said_so_that_one_can_follow(shared):
-    with pytest.raises(MissingFileError, match=r"run_data\.star: Polish/.*was not found.*put the file where it was written") as said:
+    with pytest.raises(MissingFileError, match=r"run_data\.star: Polish/.*was not found.*open the file that lies in the project") as said:
         read(str(shared / "data" / "relion31_spa_betagal" / "Refine3D" / "job029" / "run_data.star"))
     assert "project_dir" not in str(said.value)

@@ -146,13 +146,7 @@ def particle_layers(path: Path, block: StarBlock) -> list[LayerData]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a missing stack is an error here
-        try:
-            particles = open_particles(path)
-        except MissingFileError as error:
-            raise MissingFileError(
-                f"{path}: {str(error).partition(';')[0]}; put the file where it was written, or open the one in the project: below "
-                "the folder in which RELION was run"
-            ) from None
+        particles = open_particles(path)
     if "images" not in particles and "box_size" not in particles:
         raise MissingFileError(
             f"{path}: neither its micrographs nor its images are there; open it in the project where it was made"
@@ -166,7 +160,14 @@ def particle_layers(path: Path, block: StarBlock) -> list[LayerData]:
         for name, label in (("class_number", "class"), ("defocus_u", "defocus (Å)"))
         if name in particles
     }
-    layer = image_layer(particles["images"].data, a, path.name, str(path))
+    try:
+        layer = image_layer(particles["images"].data, a, path.name, str(path))
+    except MissingFileError as error:
+        # images are looked for when they are read; what Python offers as remedy is not there in a window
+        raise MissingFileError(
+            f"{path}: {str(error).partition(';')[0]}; open the file that lies in the project, below the folder in which RELION was "
+            "run, or copy the images to where it names them"
+        ) from None
     layer[1]["metadata"]["cryotk"]["particles"] = features
     return [layer]
 
