@@ -27,3 +27,17 @@ def test_every_formula_of_the_course_is_set(name):
     body = page[page.index("<body") :]
     assert ("data:image/svg+xml" in body) == (formulas > 0)
     assert "<code>\\" not in body and "$$" not in body
+
+
+def test_progress_bars_are_left_out_and_warnings_stay():
+    new = nbformat.v4.new_output
+    bar = {"text/plain": "windows:   0%|          | 00:00<?", "application/vnd.jupyter.widget-view+json": {"model_id": "a" * 32}}
+    cell = nbformat.v4.new_code_cell("run()", outputs=[
+        new("display_data", bar),
+        new("stream", name="stderr", text="\r  0%|          | 0/3\r100%|██████████| 3/3"),
+        new("stream", name="stderr", text="\r 50%|█████     | 1/2\nDataWarning: the mask is tight\n"),
+        new("execute_result", {"text/plain": "'inside: 12 %| of the box'"}),
+    ])  # fmt: skip
+    page = export_html(nbformat.v4.new_notebook(cells=[cell]))
+    assert "%|  " not in page and "██" not in page and "0/3" not in page
+    assert "DataWarning: the mask is tight" in page and "of the box" in page

@@ -87,6 +87,26 @@ def formulas_as_pictures(markdown: str) -> str:
     return _FORMULA.sub(replace, markdown)
 
 
+# what tqdm writes, as text and in place of its widget
+_BAR = re.compile(r"\d+ ?%\|")
+
+
+def _without_bars(outputs: list[Any]) -> list[Any]:
+    """Outputs of a cell without progress bars: they were there for the wait, and are torn where no widget runs."""
+    kept = []
+    for out in outputs:
+        data = out.get("data", {})
+        if set(data) == {"text/plain"} and out.output_type == "display_data" and _BAR.search(data["text/plain"]):
+            continue
+        if out.get("name") == "stderr" and ("\r" in out.text or _BAR.search(out.text)):
+            lines = [line for line in re.split(r"[\r\n]", out.text) if line.strip() and not _BAR.search(line)]
+            if not lines:
+                continue
+            out.text = "\n".join(lines) + "\n"
+        kept.append(out)
+    return kept
+
+
 def export_html(notebook: str | Path | Any, output: str | Path | None = None, *, title: str = "cryotk") -> str:
     """Turn an executed notebook into one self-contained page.
 
@@ -121,7 +141,7 @@ def export_html(notebook: str | Path | Any, output: str | Path | None = None, *,
             else:
                 data.pop("application/vnd.jupyter.widget-view+json")
         if cell.cell_type == "code":
-            cell.outputs = [out for out in cell.get("outputs", []) if out.get("data", True)]
+            cell.outputs = _without_bars([out for out in cell.get("outputs", []) if out.get("data", True)])
     exporter = HTMLExporter(mathjax_url="", require_js_url="", jupyter_widgets_base_url="", html_manager_semver_range="")
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
     page, _ = exporter.from_notebook_node(nb, {"metadata": {"name": title}})
