@@ -56,11 +56,13 @@ def in_3d(viewer: Any, zoom: float = 1.4) -> None:
     viewer.scene.camera.zoom *= zoom
 
 
-def keep(viewer: Any, name: str, width: int = 920, colours: int = 96) -> None:
+def keep(viewer: Any, name: str, width: int = 920, colours: int = 256) -> None:
     """Write the window as a small picture, and close it."""
     settle(rounds=4)
     picture = Image.fromarray(viewer.window.screenshot(canvas_only=False, flash=False)[..., :3])
-    picture = picture.resize((width, round(picture.height * width / picture.width)), Image.Resampling.LANCZOS).quantize(colours)
+    picture = picture.resize((width, round(picture.height * width / picture.width)), Image.Resampling.LANCZOS)
+    # few pixels are of a curve's colour, which has to stay what the legend says
+    picture = picture.quantize(colours, method=Image.Quantize.MAXCOVERAGE)
     picture.save(FIGURES / f"napari_{name}.png", optimize=True)
     viewer.close()
 
@@ -83,6 +85,8 @@ def main() -> None:
         mask.cryo.to_napari(viewer, name="mask", visible=False)
         dock = dock_of(viewer, title)
         dock.mask.value = viewer.layers["mask"]
+        if name == "local_resolution":
+            dock.inside.value = True
         dock.run()
         settle(dock)
         in_3d(viewer)
