@@ -324,8 +324,10 @@ def _header(shape: tuple[int, ...], a: float, mode: int, is_stack: bool, stats: 
     nz, ny, nx = shape
     header = bytearray(1024)
     struct.pack_into("<4i", header, 0, nx, ny, nz, mode)
-    struct.pack_into("<3i", header, 28, nx, ny, nz)
-    struct.pack_into("<3f", header, 40, nx * a, ny * a, nz * a)
+    # the standard's images of a stack are cells of one plane
+    mz = 1 if is_stack else nz
+    struct.pack_into("<3i", header, 28, nx, ny, mz)
+    struct.pack_into("<3f", header, 40, nx * a, ny * a, mz * a)
     struct.pack_into("<3f", header, 52, 90.0, 90.0, 90.0)
     struct.pack_into("<3i", header, 64, 1, 2, 3)
     finite = stats if all(map(math.isfinite, stats)) else (0.0, -1.0, -2.0, -1.0)  # MRC2014's way to say "not determined"

@@ -190,11 +190,3 @@ def test_labels_of_crossings_lie_beside_the_curves(shared, name):
         for c in (e for e in figure if isinstance(e, hv.Curve)):
             y = np.interp(np.linspace(x, x + 0.2 * highest, 50), c.dimension_values(0), c.dimension_values(1))
             assert not ((y > level + 0.01) & (y < level + 0.09)).any(), (t.data[2], c.label)
-
-
-def test_options_that_a_figure_does_not_have_are_named(shared):
-    read = open_postprocess(shared / "reference" / "postprocess" / "auto.star")
-    with pytest.raises(SettingsError, match=r"no foo; it has width, height"):
-        read.plot(foo=1)
-    with pytest.raises(SettingsError, match="no foo; it has size"):
-        plots.mask(None, foo=1)

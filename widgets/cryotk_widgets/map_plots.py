@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numpy as np
 
-from cryotk.errors import DataError, SettingsError
+from cryotk.errors import DataError
 from cryotk.maps.curves import last_shell_above
 from cryotk_widgets.curves import Curves, crossing, curves_of, fitted_points, named_jobs
 from cryotk_widgets.plots import COLOURS, FREQUENCY, _hv
@@ -48,23 +45,6 @@ def _angstrom_axis(formula: str) -> Any:
         figure.add_layout(axis, "above")
 
     return hook
-
-
-_Figure = TypeVar("_Figure", bound=Callable[..., Any])
-
-
-def _with_known_options(figure: _Figure) -> _Figure:
-    """Refuse options that a figure does not have: ``.plot()`` of a result hands on what it is given."""
-    known = list(inspect.signature(figure).parameters)[1:]
-
-    @functools.wraps(figure)
-    def checked(result: Any, *args: Any, **options: Any) -> Any:
-        wrong = next((k for k in options if k not in known), None)
-        if wrong is not None:
-            raise SettingsError(f"the figure has no {wrong}; it has {', '.join(known)}, and .opts() of what it returns")
-        return figure(result, *args, **options)
-
-    return cast(_Figure, checked)
 
 
 def _line(
@@ -170,7 +150,6 @@ def FSCPlot(*results: Any, width: int = 640, height: int = 320, **named: Any) ->
     )  # fmt: skip
 
 
-@_with_known_options
 def GuinierPlot(result: Any, width: int = 640, height: int = 320) -> Any:
     """Logarithm of the mean amplitude over 1/d^2: as it was, corrected for the detector, weighted by the FSC, sharpened, and the fitted line.
 
@@ -241,7 +220,6 @@ def GuinierPlot(result: Any, width: int = 640, height: int = 320) -> Any:
     )  # fmt: skip
 
 
-@_with_known_options
 def postprocess(result: Any, width: int = 520, height: int = 300) -> Any:
     """FSC curves and Guinier plot of a post-process result beside each other."""
     hv = _hv()
@@ -254,7 +232,6 @@ def postprocess(result: Any, width: int = 520, height: int = 300) -> Any:
     return hv.Layout(panels).opts(shared_axes=False)
 
 
-@_with_known_options
 def mask(result: Any, size: int = 260) -> Any:
     """Central planes of a map with its mask: full line where it is one, dashed where it ends.
 
@@ -290,7 +267,6 @@ def mask(result: Any, size: int = 260) -> Any:
     return hv.Layout(panels).opts(shared_axes=False)
 
 
-@_with_known_options
 def local_resolution(result: Any, width: int = 380, height: int = 280) -> Any:
     """Histogram of local resolutions inside the mask, and the central plane of the resolution map.
 

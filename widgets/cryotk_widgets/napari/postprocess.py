@@ -45,13 +45,13 @@ def guinier_curves(guinier: Any, sharpened: np.ndarray | None = None) -> list[Cu
     return out
 
 
-def sharpened_anew(result: Any, b_factor: float, lowpass: float | None) -> Any:
-    """A result with another B-factor, as a run with that B-factor gives it: no fit, its own map and amplitudes."""
+def sharpened_anew(result: Any, b_factor: float, lowpass: float) -> Any:
+    """A result with another B-factor and low-pass (0: none), as a run with these gives it: no fit, its own map and amplitudes."""
     guinier = result.guinier.copy()
     guinier["sharpened"] = guinier["sharpened"].copy(data=result.sharpened_amplitudes(b_factor, lowpass))
     for name in ("slope", "intercept", "correlation", "fit_from", "fit_to"):
         guinier.attrs.pop(name, None)
-    settings = result.settings | {"b_factor": b_factor, "auto_b_factor": False, "lowpass": lowpass}
+    settings = result.settings | {"b_factor": b_factor, "auto_b_factor": False, "lowpass": lowpass or None}
     return replace(
         result, b_factor=b_factor, fitted=False, guinier=guinier, settings=settings, volume=result.sharpened(b_factor, lowpass)
     )
@@ -154,12 +154,12 @@ class PostprocessDock(HalfMapsDock):
     def _preview(self, *_: Any) -> None:
         """The Guinier plot follows the slider; the map waits for the button."""
         if self.result is not None and self.b_factor.enabled:
-            y = self._run.sharpened_amplitudes(float(self.b_factor.value), float(self.lowpass.value) or None)
+            y = self._run.sharpened_amplitudes(float(self.b_factor.value), float(self.lowpass.value))
             self.guinier_plot.show_curves(guinier_curves(self._run.guinier, y))
 
     def sharpen(self, *_: Any) -> None:
         """Sharpen anew with the slider's B-factor: one transform. What is saved from then on is this."""
-        run, b, low, like = self._run, float(self.b_factor.value), float(self.lowpass.value) or None, self.half1.value
+        run, b, low, like = self._run, float(self.b_factor.value), float(self.lowpass.value), self.half1.value
 
         def done(result: Any) -> None:
             self.result = result
