@@ -52,6 +52,11 @@ class MrcHeader:
         return _shortest_pixel(self.cell[0], self.sampling[0]) if self.sampling[0] > 0 else 0.0
 
     @property
+    def stored_pixel_size(self) -> float:
+        """Å along x exactly as the single precision of the header has it, which programs that do not round go by."""
+        return float(self.cell[0]) / self.sampling[0] if self.sampling[0] > 0 else 0.0
+
+    @property
     def voxel(self) -> tuple[float, float, float]:
         """Å along x, y, z; 0 where the header does not say."""
         x, y, z = (_shortest_pixel(c, n) if n > 0 else 0.0 for c, n in zip(self.cell, self.sampling, strict=True))

@@ -13,6 +13,7 @@ import xarray as xr
 from cryotk.data import open_volume, pixel_size_of
 from cryotk.errors import DataError, DataWarning, MissingFileError, SettingsError
 from cryotk.fourier import resize, window
+from cryotk.io.mrc import read_header
 
 __all__ = ["mate_of_half_map", "missing_reference", "open_mask", "open_references"]
 
@@ -105,7 +106,7 @@ def open_references(references: Any, box: int, pixel_size: float) -> tuple[np.nd
             raise DataError(f"{name} is the same everywhere ({x.flat[0]:g}): there is nothing to align to")
         a = _pixel_size_of(v, name)
         if abs(a - pixel_size) <= SAME_PIXEL:
-            header = a if header is None else header
+            header = _stored_pixel_size(reference, a) if header is None else header
         else:
             x = _rescale(x, a, pixel_size)
         if len(x) != box:
@@ -132,6 +133,12 @@ def _opened(given: Any, name: str, pixel_size: float) -> xr.DataArray:
         return xr.DataArray(given, dims=("z", "y", "x"), attrs={"pixel_size": pixel_size})
     what = f"an array of shape {given.shape}" if isinstance(given, np.ndarray) else type(given).__name__
     raise SettingsError(f"{name} is {what}: give the path of an .mrc file, a volume that ctk.open_volume made, or a (z, y, x) array")
+
+
+def _stored_pixel_size(reference: Any, a: float) -> float:
+    """A map's pixel size with the rounding of its file, where it is one of MRC."""
+    is_file = isinstance(reference, (str, Path)) and str(reference).endswith((".mrc", ".map", ".rec"))
+    return read_header(reference).stored_pixel_size if is_file else a
 
 
 def _pixel_size_of(volume: xr.DataArray, name: str) -> float:
