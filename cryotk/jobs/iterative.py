@@ -100,18 +100,17 @@ class IterativeJob(ABC):
             give_back()
             self.iterations.append(start)
             if self._directory is not None:
-                self._write_or_say(start)
+                self._write_or_say(self._directory, start)
 
-    def _write_or_say(self, iteration: Iteration) -> None:
+    def _write_or_say(self, directory: Path, iteration: Iteration, write: Callable[[Path, Iteration], None] | None = None) -> None:
         """Write an iteration; a full disk ends the run, not the iteration: it stays in memory and can be saved elsewhere."""
-        assert self._directory is not None
         try:
-            self._write(self._directory, iteration)
+            (write or self._write)(directory, iteration)
         except OSError as error:
-            folder, self._directory = self._directory, None
+            self._directory = None
             raise DiskError(
-                f"iteration {iteration.number} is done and in memory, but could not be written to {folder}: {error}. Nothing is "
-                "written from now on; make room, or take another folder, and call job.save(folder): it writes all iterations"
+                f"iteration {iteration.number} is in memory, but could not be written to {directory}: {error}. Nothing is written "
+                "from now on; make room, or take another folder, and call job.save(folder): it writes all iterations"
             ) from error
 
     def expectation(self) -> Expectation:
@@ -149,7 +148,7 @@ class IterativeJob(ABC):
         new = self._maximization(e)
         self.iterations.append(new)
         if self._directory is not None:
-            self._write_or_say(new)
+            self._write_or_say(self._directory, new)
         self._shelve()
         reporter.tell("finished", 1.0)
         return new
@@ -401,10 +400,7 @@ class IterativeJob(ABC):
         self._relion = relion
         self._before_saving(path)
         for it in self.iterations:
-            try:
-                self._write(path, it)
-            except OSError as error:
-                raise DiskError(f"iteration {it.number} could not be written to {path}: {error}; make room, or take another folder") from error
+            self._write_or_say(path, it)
         self._directory = path
         return path
 

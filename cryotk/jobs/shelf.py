@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,22 +31,24 @@ def bytes_in_memory(iterations: Sequence[Iteration]) -> int:
     return sum(x.nbytes for it in iterations for x in _maps(it))
 
 
-def shelve(iterations: Sequence[Iteration]) -> None:
-    """Move maps of all but the last iteration to temporary files, oldest first, until the others are few.
+def shelve(iterations: list[Iteration]) -> None:
+    """Replace all but the last iteration, oldest first, by ones whose maps are in temporary files, until the others are few.
 
-    Where the disk has no room they stay in memory. Files vanish with the iterations, or the process.
+    Where the disk has no room they stay in memory. Files vanish with the iterations, or the process. The iterations themselves
+    are not changed: branches of a job have the same ones, and may be at work on them.
     """
-    past = list(iterations[:-1])
-    total = bytes_in_memory(past)
-    for it in past:
+    total = bytes_in_memory(iterations[:-1])
+    for i, it in enumerate(iterations[:-1]):
         if total <= KEPT_BYTES:
             return
         size = bytes_in_memory([it])
-        if size and _to_file(it, size):
+        shelved = _in_a_file(it, size) if size else None
+        if shelved is not None:
+            iterations[i] = shelved
             total -= size
 
 
-def _to_file(it: Iteration, size: int) -> bool:
+def _in_a_file(it: Iteration, size: int) -> Iteration | None:
     with contextlib.suppress(OSError, ExecutionError):
         with tempfile.TemporaryFile(buffering=0, dir=scratch_folder(2 * size)) as file:
             start = 0
@@ -61,10 +64,7 @@ def _to_file(it: Iteration, size: int) -> bool:
                 start += x.nbytes
                 return there
 
-            references, half_maps = moved(it.model.references), moved(it.half_maps)
-            second = None if it.half2 is None else moved(it.half2.references)
-        it.model, it.half_maps = it.model.copy(references=references), half_maps
-        if it.half2 is not None:
-            it.half2 = it.half2.copy(references=second)
-        return True
-    return False
+            model = it.model.copy(references=moved(it.model.references))
+            half2 = None if it.half2 is None else it.half2.copy(references=moved(it.half2.references))
+            return replace(it, model=model, half2=half2, half_maps=moved(it.half_maps))
+    return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +83,7 @@ class Sweep:
 
 def sweep(
     job_type: type[IterativeJob], particles: Any, *arguments: Any, subset: int | None = None, run: bool = True,
-    until: int | None = None, progress: bool = True, seed: int | list[int] = 0, **settings: Any,
+    until: int | None = None, progress: bool = True, seed: int | Sequence[int] = 0, **settings: Any,
 ) -> Sweep:
     """Run a job with every combination of the settings that are given as lists.
 
@@ -113,18 +113,14 @@ def sweep(
     --------
     >>> s = sweep(Class3D, particles, "map.mrc", n_classes=4, tau2_fudge=[1, 2, 4], subset=5000)  # doctest: +SKIP
     """
-    first = seed if isinstance(seed, int) else int(np.asarray(seed).flat[0])
-    if not isinstance(seed, int):
-        settings["seed"] = list(seed)
-    varied = {
-        k: v.tolist() if isinstance(v, np.ndarray) else list(v)
-        for k, v in settings.items() if isinstance(v, (list, tuple, range, np.ndarray)) and np.ndim(v) < 3
-    }
+    settings["seed"] = np.asarray(seed).tolist()
+    varied = {k: v for k, v in ((k, _values(v)) for k, v in settings.items()) if v is not None}
     if not varied:
         raise SettingsError("nothing to vary: give at least one setting as a list, e.g. tau2_fudge=[1, 2, 4]")
     empty = [k for k, v in varied.items() if not v]
     if empty:
         raise SettingsError(f"{empty[0]} is an empty list: give the values to try")
+    first = int(np.atleast_1d(seed)[0])
     opened = open_particles(particles)
     n = opened.sizes["particle"]
     if subset is not None and subset < n:
@@ -133,7 +129,14 @@ def sweep(
         opened = select_particles(opened, np.sort(np.random.default_rng(first).permutation(n)[:subset]))
     variants = [dict(zip(varied, values, strict=True)) for values in itertools.product(*varied.values())]
     make: Any = job_type
-    fixed = ({"seed": seed} if isinstance(seed, int) else {}) | {k: v for k, v in settings.items() if k not in varied}
+    fixed = {k: v for k, v in settings.items() if k not in varied}
     jobs = [make(opened, *arguments, **(fixed | variant)) for variant in variants]
     out = Sweep(jobs, variants)
     return out.run(until, progress=progress) if run else out
+
+
+def _values(setting: Any) -> list[Any] | None:
+    """Values to try; None for a setting that is the same for all, such as the array of a map."""
+    if isinstance(setting, np.ndarray):
+        return setting.tolist() if setting.ndim == 1 else None
+    return list(setting) if isinstance(setting, (list, tuple, range)) else None

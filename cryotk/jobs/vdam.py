@@ -204,7 +204,7 @@ class GradientJob(RefinementJob):
 
     def _write_last(self, directory: Path) -> None:
         if self.iterations and not self._is_kept(self.iterations[-1].number):
-            super()._write(directory, self.iterations[-1])
+            self._write_or_say(directory, self.iterations[-1], super()._write)
 
     def _tell_end(self) -> None:
         super()._tell_end()

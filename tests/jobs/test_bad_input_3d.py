@@ -129,7 +129,19 @@ def test_a_sweep_over_any_sequence(small_star, small_map, values):
     assert [job.settings.tau2_fudge for job in found] == [1, 2]
 
 
-def test_a_sweep_over_seeds(small_star, small_map):
-    found = ctk.sweep(ctk.Class3D, small_star, small_map, subset=30, run=False, **(MAPS | {"seed": [3, 4]}))
+def test_a_sweep_over_masks(small_star, small_map):
+    masks = [(small_map * 0 + v).assign_attrs(small_map.attrs) for v in (0.5, 1.0)]
+    found = ctk.sweep(ctk.Class3D, small_star, small_map, mask=masks, run=False, **MAPS)
+    assert [float(job._mask.max()) for job in found] == [0.5, 1.0]
+
+
+def test_a_sweep_over_no_seeds(small_star, small_map):
+    with pytest.raises(SettingsError, match="seed is an empty list"):
+        ctk.sweep(ctk.Class3D, small_star, small_map, run=False, **(MAPS | {"seed": []}))
+
+
+@pytest.mark.parametrize("seeds", [[3, 4], np.array([3, 4]), range(3, 5)])
+def test_a_sweep_over_seeds(small_star, small_map, seeds):
+    found = ctk.sweep(ctk.Class3D, small_star, small_map, subset=30, run=False, **(MAPS | {"seed": seeds}))
     assert [job.settings.seed for job in found] == [3, 4]
     assert len({tuple(job.particles.image_name.values) for job in found}) == 1

@@ -143,6 +143,20 @@ def test_a_full_disk_names_the_folder_and_the_way_on(small_star, small_map, tmp_
         assert ctk.Class3D.resume(tmp_path / f"other{done}").iteration == 2
 
 
+def test_a_full_disk_at_the_end_of_a_run_of_mini_batches(small_star, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    job = ctk.InitialModel(small_star, n_batches=20, mask_diameter=170.0, initial_sampling=30, offset_range_px=2, seed=1)
+    job.save(tmp_path / "run")
+    job.run(1, progress=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(DiskError, match=r"iteration 2 .*run: .*No space left.*job\.save\(folder\)"):
+            job.run(2, progress=False)
+    assert job.iteration == 2
+
+
 def test_a_folder_that_cannot_be_made(small_star, small_map):
     with pytest.raises(DiskError, match="/proc/cryotk cannot be made"):
         classify(small_star, small_map).save("/proc/cryotk")
@@ -195,6 +209,16 @@ def test_maps_of_past_iterations_go_to_files(small_star, small_map, tmp_path, mo
     # all can still be written, and looked at
     job.save(tmp_path / "again")
     assert np.isfinite(job.iterations[0].classes.values).all()
+
+
+def test_a_branch_keeps_its_iteration_while_its_parent_goes_on(small_star, small_map, monkeypatch):
+    monkeypatch.setattr(shelf, "KEPT_BYTES", 0)
+    job = classify(small_star, small_map)
+    job.run(1, progress=False)
+    branch = job.branch(tau2_fudge=2.0)
+    e = branch.expectation()
+    job.run(3, progress=False)
+    assert branch.maximization(e).number == 2
 
 
 def test_no_room_for_files_keeps_maps_in_memory(small_star, small_map, monkeypatch):
