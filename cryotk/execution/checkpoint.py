@@ -19,7 +19,7 @@ import numpy as np
 from cryotk.errors import CheckpointError, DataWarning
 from cryotk.io.atomic import atomic_file
 
-__all__ = ["checkpoints", "latest", "load", "of_last_run", "peek", "save"]
+__all__ = ["checkpoints", "latest", "load", "of_run", "peek", "save"]
 
 FORMAT = 2
 SUFFIX = ".checkpoint"
@@ -189,15 +189,16 @@ def checkpoints(directory: str | Path) -> list[Path]:
     return sorted(found, key=number)
 
 
-def of_last_run(directory: str | Path) -> list[Path]:
-    """Checkpoints of the run that wrote to a directory last, ordered by iteration number; broken ones are among them."""
-    found = checkpoints(directory)
-    runs = {p: peek(p, "run") for p in found}
-    known = [p for p in found if runs[p] is not None]
-    if not known:
-        return found
-    last = runs[max(known, key=lambda p: (p.stat().st_mtime_ns, found.index(p)))]
-    return [p for p in found if runs[p] in (last, None)]
+def of_run(directory: str | Path, run: str | None = None) -> list[Path]:
+    """Checkpoints of a run (by default the one that wrote to the directory last), ordered by iteration number.
+
+    Those that do not say whose they are, broken ones among them, count for every run.
+    """
+    runs = {p: peek(p, "run") for p in checkpoints(directory)}
+    known = [p for p in runs if runs[p] is not None]
+    if run is None and known:
+        run = runs[max(reversed(known), key=lambda p: p.stat().st_mtime_ns)]
+    return [p for p in runs if run is None or runs[p] in (run, None)]
 
 
 def latest(directory: str | Path, kind: str | None = None) -> Path:
@@ -214,7 +215,7 @@ def latest(directory: str | Path, kind: str | None = None) -> Path:
     CheckpointError
         When there is none.
     """
-    found = of_last_run(directory)
+    found = of_run(directory)
     if not found:
         raise CheckpointError(f"{directory} holds no checkpoint (*{SUFFIX}): was job.save() called, and did an iteration finish?")
     if kind is None:

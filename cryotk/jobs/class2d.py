@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -11,7 +10,8 @@ import numpy as np
 from pydantic import Field
 
 from cryotk.data import Convergence, Iteration, RefinementModel, SamplingSettings
-from cryotk.errors import DataWarning, SettingsError
+from cryotk.data.notices import warn_caller
+from cryotk.errors import SettingsError
 from cryotk.execution.lanes import default_threads
 from cryotk.jobs.bookkeeping import advance, changes, estimate_model_accuracy, next_perturbation
 from cryotk.jobs.maximization import MaximizationSettings, maximize
@@ -123,9 +123,7 @@ class Class2D(GradientJob):
         super().__init__(particles, **values)
         idle, used = ("n_batches", "n_iterations") if algorithm == "em" else ("n_iterations", "n_batches")
         if values[idle] != Class2DSettings.model_fields[idle].default:
-            warnings.warn(
-                f"{idle} = {values[idle]} has no part in algorithm={algorithm!r}: the length of its runs is {used}", DataWarning, stacklevel=2
-            )
+            warn_caller(f"{idle} = {values[idle]} has no part in algorithm={algorithm!r}: the length of its runs is {used}")
 
     @property
     def n_iterations(self) -> int:

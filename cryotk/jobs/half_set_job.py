@@ -39,6 +39,13 @@ class HalfSetJob(VolumeJob):
             random_subset=("particle", half_sets, attrs or {"relion_label": "rlnRandomSubset"})
         )
 
+    def _refuse_when_finished(self) -> None:
+        if self._ended:
+            raise SettingsError(
+                "the refinement has converged, and has no half-sets to go on with: start a new Refine3D from job.volume and "
+                "job.particles, or resume an earlier iteration (its checkpoint) with other settings"
+            )
+
     def _rows(self, half: int) -> np.ndarray:
         return np.nonzero(self.half_sets == half)[0]
 
@@ -110,11 +117,7 @@ class HalfSetJob(VolumeJob):
     def _expectation(self, on_block: Callable[[int], None]) -> Expectation:
         clock = time.perf_counter()
         parts = []
-        if self._ended:
-            raise SettingsError(
-                "the refinement has converged: start a new Refine3D from job.volume and job.particles, or resume an earlier iteration "
-                "(its checkpoint) with other settings"
-            )
+        self._refuse_when_finished()
         for half in (1, 2):
             # one after the other: the transforms and tables of one half are in memory at a time
             context = self._context_of(half)

@@ -160,11 +160,7 @@ class Refine3D(HalfSetJob):
 
     def branch(self, **changes: Any) -> Self:
         """Return a new job from the same state with other settings, see :meth:`Class3D.branch`; not of a finished refinement."""
-        if self.converged:
-            raise SettingsError(
-                "the refinement has converged, and has no half-sets to go on with: start a new Refine3D from job.volume and job.particles, "
-                "or resume an earlier iteration (its checkpoint) with other settings"
-            )
+        self._refuse_when_finished()
         return super().branch(**changes)
 
     # -- start ---------------------------------------------------------------------------------------------------

@@ -140,11 +140,9 @@ def resume_refinement(cls: type[Job], path: Path, particles: Any, changes: dict[
             raise CheckpointError(f"{text}; the file changed, or the run used changed values. To go on with these: particles=")
         warnings.warn(f"{text}; it goes on, but not to the same bits", DataWarning, stacklevel=4)
     folder = newest.parent
-    for file in checkpoint.checkpoints(folder):
+    for file in checkpoint.of_run(folder, state.get("run")):
         if file.name == newest.name:
             break
-        if checkpoint.peek(file, "run") not in (state.get("run"), None):
-            continue
         try:
             job.iterations.append(_load_iteration(checkpoint.load(file, kind), job.input_particles, job.source))
             job._shelve()

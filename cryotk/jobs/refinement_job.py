@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from cryotk.data import Convergence, Iteration, RefinementModel, SamplingSettings, open_particles
+from cryotk.data.notices import warn_caller
 from cryotk.errors import DataError, DataWarning, SettingsError
 from cryotk.execution import checkpoint
 from cryotk.execution.device import resolve_device
@@ -66,8 +67,8 @@ class RefinementJob(PosteriorMixin, IterativeJob):
         limit = getattr(self.settings, "resolution_limit", None)
         if limit and limit > optics.box_size * optics.pixel_size / 2:
             raise SettingsError(
-                f"resolution_limit = {limit:g} Å leaves nothing to compare: a box of {optics.box_size * optics.pixel_size:.0f} Å begins "
-                "with twice that; use less than half of the box"
+                f"resolution_limit = {limit:g} Å leaves no shell to compare in a box of {optics.box_size * optics.pixel_size:.0f} Å: "
+                "use less than half of the box"
             )
         k = getattr(self.settings, "n_classes", 1)
         if k > self.data.n:
@@ -328,11 +329,9 @@ class RefinementJob(PosteriorMixin, IterativeJob):
     def _before_saving(self, directory: Path) -> None:
         others = [p for p in checkpoint.checkpoints(directory) if (checkpoint.peek(p, "run") or "") != self._run]
         if others:
-            warnings.warn(
+            warn_caller(
                 f"{directory} holds {len(others)} iterations of another run: those of the same numbers are replaced, and resume() "
-                "goes on from the run that was written last; take another folder to keep both",
-                DataWarning,
-                stacklevel=4,
+                "goes on from the run that was written last; take another folder to keep both"
             )
 
     def _fit_to_settings(self, changed: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -11,7 +10,8 @@ import numpy as np
 from pydantic import Field
 
 from cryotk.data import Convergence, Iteration, RefinementModel, SamplingSettings
-from cryotk.errors import DataError, DataWarning, SettingsError
+from cryotk.data.notices import warn_caller
+from cryotk.errors import DataError, SettingsError
 from cryotk.execution.lanes import default_threads
 from cryotk.fourier import lowpass, lowpass_gain, shell_index
 from cryotk.geometry import directions, relaxation_operators, symmetry_operators
@@ -93,11 +93,7 @@ class VolumeJob(RefinementJob):
             self._check_relaxation()
         asked, step = self.settings.initial_sampling, angular_step(order_of_sampling(self.settings.initial_sampling))
         if abs(step / asked - 1) > 0.1:
-            warnings.warn(
-                f"initial_sampling = {asked:g}: HEALPix grids have steps of 30, 15, 7.5, 3.75, 1.88 ... degrees; {step:g} is used",
-                DataWarning,
-                stacklevel=4,
-            )
+            warn_caller(f"initial_sampling = {asked:g}: HEALPix grids have steps of 30, 15, 7.5, 3.75, 1.88 ... degrees; {step:g} is used")
         missing_reference(references)
         self._references_given = references
         self._mask = open_mask(mask, optics.box_size, optics.pixel_size)

@@ -173,23 +173,11 @@ def test_classification_without_alignment_ends_as_relions(shared):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_two_states_separate_from_one_reference_when_the_comparison_is_limited(shared, seed):
-    """From one map RELION does not separate them (57 %, chance is 52 %); with no more than 60 Å taking part they do."""
-    root = shared / "reference" / T
-    truth = np.asarray(next(iter(read_star(root / "truth.star").values()))["rlnClassNumber"], int)
-    job = ctk.Class3D(
-        root / "particles_true.star", root / "ref40.mrc", 2, align=False, absolute_greyscale=True, initial_lowpass=40.0,
-        n_iterations=20, resolution_limit=60.0, seed=seed,
-    )  # fmt: skip
-    job.run(progress=False)
-    right = float((job.assignments.class_number.values == truth).mean())
-    assert max(right, 1 - right) >= 0.78
+def test_two_states_separate_from_one_reference_when_the_comparison_is_limited(shared):
+    """From one map RELION does not separate them (57 %, chance is 52 %); with no more than 60 Å taking part most seeds do.
 
-
-@pytest.mark.slow
-def test_the_likelihood_tells_which_start_separated_two_states(shared):
-    """Of eight seeds some go astray; that of the highest likelihood does not."""
+    Some go astray; the likelihood tells which do not.
+    """
     root = shared / "reference" / T
     truth = np.asarray(next(iter(read_star(root / "truth.star").values()))["rlnClassNumber"], int)
     runs = ctk.sweep(
@@ -200,6 +188,7 @@ def test_the_likelihood_tells_which_start_separated_two_states(shared):
     right = np.maximum(right, 1 - right)
     order = np.argsort([-job.current.numbers["log_likelihood"] for job in runs])
     print(np.round(right[order], 3))
+    assert right[:3].min() >= 0.78
     assert right[order[0]] >= 0.8 and np.median(right) >= 0.78
 
 

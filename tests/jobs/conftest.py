@@ -15,16 +15,27 @@ def small_map():
 
 
 @pytest.fixture(scope="session")
-def small_star(tmp_path_factory):
+def write_project():
+    """Function that writes simulated particles as one stack and a STAR file, below a folder that is their project."""
+
+    def write(made, project, below="."):
+        folder = project / below
+        folder.mkdir(parents=True, exist_ok=True)
+        ctk.write_stack(made.images.values, folder / "stack.mrcs", float(made.pixel_size.values[0]))
+        inside = (folder / "stack.mrcs").relative_to(project).as_posix()
+        names = np.array([f"{i + 1:06d}@{inside}" for i in range(made.sizes["particle"])], object)
+        named = made.assign(image_name=xr.Variable("particle", names, {"relion_label": "rlnImageName"}))
+        ctk.write_particles(named, folder / "particles.star")
+        return folder / "particles.star"
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def small_star(tmp_path_factory, write_project):
     """Particles without poses, below a project."""
     made = ctk.simulate.particles(N, BOX, PIXEL, snr=0.5, seed=5, progress=False)
-    project = tmp_path_factory.mktemp("small")
-    (project / "Extract").mkdir()
-    ctk.write_stack(made.images.values, project / "Extract" / "stack.mrcs", PIXEL)
-    names = np.array([f"{i + 1:06d}@Extract/stack.mrcs" for i in range(N)], object)
-    named = made.assign(image_name=xr.Variable("particle", names, {"relion_label": "rlnImageName"}))
-    ctk.write_particles(named, project / "Extract" / "particles.star")
-    return project / "Extract" / "particles.star"
+    return write_project(made, tmp_path_factory.mktemp("small"), "Extract")
 
 
 @pytest.fixture(scope="session")

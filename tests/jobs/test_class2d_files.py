@@ -24,16 +24,9 @@ def made():
 
 
 @pytest.fixture
-def star(made, tmp_path):
+def star(made, tmp_path, write_project):
     """The particles as files in a project of their own."""
-    project = tmp_path / "project"
-    project.mkdir()
-    ctk.write_stack(made.images.values, project / "stack.mrcs", 6.0)
-    names = np.array([f"{i + 1:06d}@stack.mrcs" for i in range(made.sizes["particle"])], object)
-    ctk.write_particles(
-        made.assign(image_name=xr.Variable("particle", names, {"relion_label": "rlnImageName"})), project / "particles.star"
-    )
-    return project / "particles.star"
+    return write_project(made, tmp_path / "project")
 
 
 def bits(job):

@@ -7,7 +7,6 @@ import subprocess
 
 import numpy as np
 import pytest
-import xarray as xr
 
 import cryotk as ctk
 from cryotk.errors import DataWarning, FileFormatError
@@ -26,15 +25,8 @@ JOBS = {
 
 
 @pytest.fixture(scope="module")
-def star(tmp_path_factory):
-    made = ctk.simulate.particles(220, BOX, PIXEL, seed=5, progress=False)
-    project = tmp_path_factory.mktemp("project")
-    ctk.write_stack(made.images.values, project / "stack.mrcs", PIXEL)
-    names = np.array([f"{i + 1:06d}@stack.mrcs" for i in range(made.sizes["particle"])], object)
-    ctk.write_particles(
-        made.assign(image_name=xr.Variable("particle", names, {"relion_label": "rlnImageName"})), project / "particles.star"
-    )
-    return project / "particles.star"
+def star(tmp_path_factory, write_project):
+    return write_project(ctk.simulate.particles(220, BOX, PIXEL, seed=5, progress=False), tmp_path_factory.mktemp("project"))
 
 
 @pytest.fixture(scope="module", params=JOBS)

@@ -15,8 +15,6 @@ from cryotk.errors import DataError, SettingsError
 __all__ = ["GivenMap", "as_map", "called", "is_volume_file", "name_of"]
 
 _COMPRESSED = (".gz", ".bz2")
-# bytes of the header that name the program
-_LABEL = slice(224, 230)
 # what each kind of picture takes of a result
 _PARTS = {"map": ("volume", "filtered", "mask"), "colour": ("resolution_map",), "mask": ("mask",)}
 _MISSING = {
@@ -54,22 +52,16 @@ def is_volume_file(path: str | os.PathLike[str], header: Any) -> bool:
     """Whether an MRC file is a volume.
 
     RELION's headers say of its volumes that they are stacks (space group 0); but those of stacks sample one section of the cell,
-    those of volumes all of them. Files that cryotk wrote say what they are.
+    those of volumes all of them.
     """
     name = os.fspath(path).lower()
-    is_compressed = name.endswith(_COMPRESSED)
     for end in _COMPRESSED:
         name = name.removesuffix(end)
     if name.endswith(".mrcs") or header.shape[0] == 1:
         return False
     if header.space_group != 0 or name.endswith(".map") or len(set(header.shape)) == 1:
         return True
-    if header.sampling[2] != header.shape[0]:
-        return False
-    if is_compressed:
-        return True
-    with open(path, "rb") as f:
-        return f.read(_LABEL.stop)[_LABEL] != b"cryotk"
+    return bool(header.sampling[2] == header.shape[0])
 
 
 def name_of(volume: Any) -> str:
@@ -125,12 +117,16 @@ def as_map(volume: Any, pixel_size: float | None = None, kind: str = "map") -> G
     """
     import xarray as xr
 
+    from cryotk.data.volumes import upright
+
     volume = _of_result(volume, kind)
     name = source = ""
     if isinstance(volume, (str, os.PathLike)):
         volume = _opened(Path(volume).expanduser(), pixel_size)
     if isinstance(volume, xr.DataArray):
-        volume = _upright(volume)
+        if "image" in volume.dims:
+            raise _stack_error(f"this array with the dimensions {volume.dims}", volume.sizes["image"], "stack")
+        volume = upright(volume)
         name = name_of(volume)
         file = Path(str(volume.attrs.get("source") or "")).name
         source = "" if file in name else file
@@ -184,13 +180,6 @@ def _stack_error(what: str, n: int, opened: str) -> DataError:
         f"{what} is a stack of {n} image{'s' * (n != 1)}, not a map: {opened}.cryo.view() shows it; a map of such a file is opened "
         "by ctk.open_volume"
     )
-
-
-def _upright(volume: Any) -> Any:
-    """The map with its dimensions in the order z, y, x."""
-    if "image" in volume.dims:
-        raise _stack_error(f"this array with the dimensions {volume.dims}", volume.sizes["image"], "stack")
-    return volume.transpose("z", "y", "x") if set(volume.dims) == {"z", "y", "x"} else volume
 
 
 def _voxel(volume: Any) -> float | None:
